@@ -11,7 +11,9 @@ Other settings, such as WEB_CONCURRENCY, are in app/core/config.py.
 import gc
 import logging
 import os
+import shutil
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,9 +23,12 @@ import uvloop  # noqa: F401 - loaded here, it is shared: 5 MB less in each worke
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn_worker import UvicornWorker
 
+from app import exporter
 from app.auth.keys import signing_keys
+from app.core import metrics
 from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
 from app.core.plurals import counted
@@ -51,6 +56,11 @@ def _read_settings() -> Settings:
 
 
 SETTINGS = _read_settings()
+if SETTINGS.metrics_port and SETTINGS.metrics_dir is None:
+    # The workers and the server of the metrics read it in their own settings.
+    os.environ["METRICS_DIR"] = str(exporter.create_directory())
+    get_settings.cache_clear()
+    SETTINGS = get_settings()
 
 # --- application and socket
 wsgi_app = "app.main:create_app()"
@@ -132,6 +142,9 @@ class PressroomWorker(UvicornWorker):
         "timeout_graceful_shutdown": max(graceful_timeout - DRAIN_SECONDS - 5, 1),
     }
 
+    slot = 0
+    """Which files of METRICS_DIR it writes."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The base class attaches gunicorn's handlers; the root logger handles these records.
@@ -168,6 +181,33 @@ def when_ready(server: Arbiter) -> None:
         server.log.info(f"open in a browser: {opened}")
 
 
+def pre_fork(server: Arbiter, worker: PressroomWorker) -> None:
+    """Give the worker the files of one that has ended. Start the server of the metrics.
+
+    It is started again with the next worker if it has ended.
+    """
+    if not SETTINGS.metrics_port:
+        return
+    used = {other.slot for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in count() if slot not in used)
+    exporter.ensure_beside(SETTINGS, inherited=[each.fileno() for each in server.LISTENERS])
+
+
 def post_fork(server: Arbiter, worker: PressroomWorker) -> None:
-    """Collect garbage in the workers, also after SIGHUP, when `when_ready` is not called."""
+    """Collect garbage, also after SIGHUP, when `when_ready` is not called. Record metrics."""
     gc.enable()
+    if SETTINGS.metrics_dir is not None and SETTINGS.metrics_port:
+        metrics.start(SETTINGS.metrics_dir, str(worker.slot))
+
+
+def child_exit(server: Arbiter, worker: PressroomWorker) -> None:
+    """Remove the gauges of a worker that has ended, also if it was killed."""
+    if SETTINGS.metrics_dir is not None and SETTINGS.metrics_port:
+        mark_process_dead(str(worker.slot), str(SETTINGS.metrics_dir))
+
+
+def on_exit(server: Arbiter) -> None:
+    """Stop the server of the metrics."""
+    exporter.stop_beside()
+    if SETTINGS.metrics_dir is not None and exporter.is_created(SETTINGS.metrics_dir):
+        shutil.rmtree(SETTINGS.metrics_dir, ignore_errors=True)

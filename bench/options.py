@@ -22,9 +22,17 @@ class Options:
 
 
 def parse_options(
-    arguments: Sequence[str], *, what: str, full: tuple[int, int], quick: tuple[int, int]
+    arguments: Sequence[str],
+    *,
+    what: str,
+    full: tuple[int, int],
+    quick: tuple[int, int],
+    former: str = "",
 ) -> Options:
-    """Parse the command line. `full` and `quick` are default rounds and seconds per measurement."""
+    """Parse the command line. `full` and `quick` are default rounds and seconds per measurement.
+
+    `former` is the default of `--former`.
+    """
     parser = argparse.ArgumentParser(prog="bench/run.py", description=what)
     parser.add_argument(
         "--rounds", type=int, help=f"rounds (default {full[0]}; {quick[0]} with --quick)"
@@ -40,7 +48,9 @@ def parse_options(
     parser.add_argument(
         "--output", type=Path, default=BENCH_DIR / "RESULTS.md", help="default bench/RESULTS.md"
     )
-    parser.add_argument("--former", default="", help="a commit to compare with, where supported")
+    parser.add_argument(
+        "--former", default=former, help="a commit to compare with, where supported"
+    )
     parsed = parser.parse_args(arguments)
     defaults = quick if parsed.quick else full
     rounds, seconds = parsed.rounds or defaults[0], parsed.seconds or defaults[1]

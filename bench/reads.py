@@ -7,7 +7,6 @@ Both revisions use the same database, with the tables of this one. Each round me
 in turn, and its ratios are those of one round.
 """
 
-import argparse
 import secrets
 import statistics
 import tempfile
@@ -164,14 +163,13 @@ def _charts(
 
 def main(arguments: Sequence[str], wrk: str) -> None:
     """Measure, print, and write the section and the plot. Raises BenchError."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--former", required=True, help="the commit to compare with")
-    own, others = parser.parse_known_args(arguments)
     what = __doc__.partition("\n")[0]
-    options = parse_options(others, what=what, full=(5, 3), quick=(1, 1))
+    options = parse_options(arguments, what=what, full=(5, 3), quick=(1, 1))
+    if not options.former:
+        raise BenchError("--former needs the commit to compare with")
     measured, charts, postgres = _measure_all(
         wrk,
-        former=own.former,
+        former=options.former,
         rounds=options.rounds,
         seconds=options.seconds,
         connections=options.connections,
@@ -205,7 +203,7 @@ def main(arguments: Sequence[str], wrk: str) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": describe_machine(),
         "versions": describe_versions(wrk, postgres),
-        "before": own.former,
+        "before": options.former,
         "rounds": f"{options.rounds}, of {options.seconds} s, {options.connections} connections",
     }
     if options.note:

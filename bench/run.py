@@ -8,6 +8,7 @@
     make bench ARGS=beside            reads beside other work, memory and start, ten minutes
     make bench ARGS="reads --former COMMIT"    reads, before and after; ten minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
+    make bench ARGS=metrics           what metrics cost, two minutes
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
     make bench ARGS=writing           creating articles, comments, favorites; refreshes
     make bench ARGS=searching         searches of common words, beside a former revision
@@ -35,6 +36,7 @@ import conduit
 import content
 import hotpath
 import imports
+import metrics
 import reads
 import searching
 import writing
@@ -227,6 +229,7 @@ def main(arguments: Sequence[str]) -> int:
             "hotpath": hotpath,
             "conduit": conduit,
             "beside": beside,
+            "metrics": metrics,
             "reads": reads,
             "writing": writing,
         }

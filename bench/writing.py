@@ -11,8 +11,6 @@ the worker and of its connections in PostgreSQL, which includes triggers.
 import json
 import secrets
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,9 +21,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from app.core.config import BACKEND_DIR, get_settings
-from app.db import embedded
-from imports import MIGRATE, former_code, make_post
+from imports import make_post
 from load import Generator
 from options import Options, parse_options
 from report import (
@@ -40,24 +36,19 @@ from report import (
     text_table,
     write_section,
 )
-from servers import SERVER_ENVIRONMENT, BenchError, Server, execute, scratch_database, seed, serving
+from revisions import FORMER, FORMER_COMMIT, start_revisions
+from servers import execute
 from workloads import JSON, REFRESH_CONNECTIONS, open_sessions
 
 HEADING: Final = "## Writing"
 EXPLANATION: Final = """\
 CPU times are per request: of the worker, and of its connections in PostgreSQL. *of CPU* is the
 ratio of their sums."""
-FORMER_COMMIT: Final = "6be3bcc"
-FORMER: Final = "former revision"
 ARTICLES: Final = 10_000
 TEXTS: Final = 200
 WRITERS: Final = 10
 CREATE, COMMENT, FAVORITE = "create an article", "comment", "favorite"
 GOALS: Final = {CREATE: 3.0, COMMENT: 1.5, FAVORITE: 1.5, REFRESH: 1.5}
-BACKENDS: Final = (
-    "SELECT array_agg(pid) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND application_name = 'pressroom'"
-)
 
 
 class Written(NamedTuple):
@@ -142,58 +133,22 @@ def choose_workloads(url: str) -> list[Workload]:
     ]
 
 
-class Revision(NamedTuple):
-    """A running revision, with its database and workloads."""
-
-    server: Server
-    url: str
-    workloads: dict[str, Workload]
-
-    def postgres_seconds(self) -> float:
-        """Return the CPU time of the server's connections in seconds; 0 if PostgreSQL is remote."""
-        (pids,) = execute(self.url, BACKENDS)
-        try:
-            times = [psutil.Process(pid).cpu_times() for pid in pids or ()]
-        except psutil.NoSuchProcess:
-            return 0.0
-        return float(sum(time.user + time.system for time in times))
-
-
-def start(running: ExitStack, name: str, code: Path, server_url: str) -> Revision:
-    """Start a revision with a new database."""
-    url = running.enter_context(scratch_database(server_url))
-    subprocess.run([sys.executable, "-c", MIGRATE, url], cwd=code, check=True)  # noqa: S603 - own code
-    seed(url, ARTICLES)
-    environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
-    environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
-    server = running.enter_context(
-        serving(name, "app.main:create_app()", "/health/ready", environment, code=code)
-    )
-    open_sessions(server)
-    return Revision(server, url, {each.name: each for each in choose_workloads(url)})
-
-
 def measure(
-    wrk: str, options: Options, former: str, log: Callable[[str], None]
+    wrk: str, options: Options, log: Callable[[str], None]
 ) -> dict[tuple[str, str], list[Written]]:
     """Return the measurements by workload and revision."""
-    settings = get_settings()
     measured: dict[tuple[str, str], list[Written]] = {}
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-writing-")))
-        server_url = settings.database_url or embedded.start(
-            settings.data_dir / "bench" / "postgres"
+        revisions = start_revisions(
+            running, former=options.former, folder=folder, articles=ARTICLES
         )
-        revisions = [
-            start(running, name, code, server_url)
-            for name, code in (
-                (PRESSROOM, BACKEND_DIR),
-                (FORMER, former_code(former, folder / "former")),
-            )
-        ]
         generator = Generator(wrk)
+        workloads: dict[tuple[str, str], Workload] = {}
         for revision in revisions:
-            for workload in revision.workloads.values():
+            open_sessions(revision.server)
+            for workload in choose_workloads(revision.url):
+                workloads[workload.name, revision.server.name] = workload
                 generator.warm_up(revision.server, workload, 1)
         for number in range(1, options.rounds + 1):
             for name in GOALS:
@@ -201,9 +156,8 @@ def measure(
                     if name == FAVORITE:
                         execute(revision.url, "DELETE FROM favorites")
                     before = revision.postgres_seconds()
-                    done = generator.measure(
-                        revision.server, revision.workloads[name], options.seconds, number
-                    )
+                    workload = workloads[name, revision.server.name]
+                    done = generator.measure(revision.server, workload, options.seconds, number)
                     postgres_ms = (revision.postgres_seconds() - before) * 1000 / done.requests
                     measured.setdefault((name, revision.server.name), []).append(
                         Written(done, postgres_ms)
@@ -243,10 +197,9 @@ def rows(measured: dict[tuple[str, str], list[Written]]) -> list[list[str]]:
 def main(arguments: Sequence[str], wrk: str) -> None:
     """Measure, print, and write the section. Raises BenchError."""
     what = __doc__.partition("\n")[0]
-    arguments, former = _former(arguments)
-    options = parse_options(arguments, what=what, full=(5, 4), quick=(2, 2))
+    options = parse_options(arguments, what=what, full=(5, 4), quick=(2, 2), former=FORMER_COMMIT)
     busy = psutil.cpu_percent(interval=2)
-    measured = measure(wrk, options, former, lambda line: print(line, flush=True))
+    measured = measure(wrk, options, lambda line: print(line, flush=True))
     cells = ("/s", "worker ms", "PostgreSQL ms")
     headings = ["what", *(f"{revision} {cell}" for revision in ("former", "now") for cell in cells)]
     headings += ["ratio (min to max)", "of CPU", "goal"]
@@ -258,7 +211,7 @@ def main(arguments: Sequence[str], wrk: str) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": describe_machine(),
         "versions": describe_versions(wrk, "embedded, durable"),
-        "former revision": former,
+        "former revision": options.former,
         "rounds": f"{options.rounds}, of {options.seconds} s; {WRITERS} connections of one user,"
         f" {REFRESH_CONNECTIONS} for refreshes",
         "other load": f"{busy:.0f} % of all CPUs busy before anything was started",
@@ -276,16 +229,3 @@ def main(arguments: Sequence[str], wrk: str) -> None:
     )
     write_section(options.output, HEADING, section)
     print(f"written: {options.output.name}")
-
-
-def _former(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """Take `--former COMMIT` out of the arguments."""
-    others = list(arguments)
-    if "--former" not in others:
-        return others, FORMER_COMMIT
-    at = others.index("--former")
-    if at + 1 == len(others):
-        raise BenchError("--former needs a commit")
-    commit = others[at + 1]
-    del others[at : at + 2]
-    return others, commit

@@ -5,6 +5,7 @@
 """
 
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
+from app.core import metrics
 from app.core.config import (
     Environment,
     Registration,
@@ -26,13 +28,16 @@ from app.core.config import (
     unknown_names,
 )
 from app.core.logging import configure_logging, get_logger
+from app.core.maintenance import MaintenanceState
 from app.db.embedded import embedded_database
 from app.db.session import Database
-from app.http import middleware
+from app.http import middleware, tracing
 from app.http.errors import register_error_handlers
 from app.http.reads import find_reads_directly
-from app.jobs.background import create_jobs, run_jobs
+from app.jobs.background import create_jobs, run_jobs, work_by_name
+from app.jobs.measuring import measured
 from app.routers import (
+    administration,
     bulk,
     documentation,
     feeds,
@@ -59,7 +64,9 @@ from app.routers.articles import articles, changes, previews, revisions, search,
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
 from app.routers.media import media
+from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
+from app.services.job_runs import RequestedRuns
 from app.services.media.storage import open_storage
 from app.web import application as pages
 from app.web import assets
@@ -97,6 +104,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "redirects", "description": "Old addresses of imported articles."},
+    {"name": "administration", "description": "What operators see and do, as administrators."},
     {"name": "health", "description": "Health checks for orchestrators."},
     {"name": "index", "description": "What this server is, and where its documentation is."},
 ]
@@ -126,6 +134,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     credentials,
     api_keys,
     addresses,
+    administration,
     keys,
     health,
     index,
@@ -147,11 +156,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
-            async with run_jobs(create_jobs(resolved, database), app.state.jobs):
+            if settings.metrics_port and settings.metrics_dir and metrics.recorder() is None:
+                metrics.start(settings.metrics_dir, str(os.getpid()))  # gunicorn has started it
+            state: MaintenanceState = app.state.maintenance
+            jobs = create_jobs(resolved, database)
+            async with (
+                measured(database),
+                maintenance.following(database, state),
+                run_jobs(jobs, app.state.jobs, database=database, wait=state.wait_for_end),
+            ):
                 yield
                 await app.state.imports.stop()
+                await app.state.requested_runs.stop()
             await database.dispose()
 
+    traces = tracing.telemetry(settings)
     app = FastAPI(
         title="Pressroom",
         summary="A headless blog backend.",
@@ -164,17 +183,37 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # no collector is configured
+        telemetry=traces,
     )
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
     app.state.jobs = {}
+    app.state.work_by_name = lambda database: work_by_name(create_jobs(settings, database))
+    app.state.requested_runs = RequestedRuns()
+    app.state.maintenance = MaintenanceState()
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
-    middleware.install(app, settings, envelopes=envelopes, pages=pages.prefixes(settings))
+    middleware.install(
+        app,
+        settings,
+        envelopes=envelopes,
+        pages=pages.prefixes(settings),
+        is_traced=traces["tracing"],
+    )
     register_error_handlers(app)
     register_replays(app)
     if settings.conduit_api:
         conduit.mount(app)
+    for router in _routers(settings):
+        # `include_router` would match each request twice.
+        app.router.routes.extend(router.routes)
+    pages.install(app, settings)
+    documentation.install(app)
+    find_reads_directly(app)
+    return app
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    """Return the routers of the native API for these settings."""
     by_email = settings.registration is Registration.BY_EMAIL
     routers = [module.router for module in RESOURCES]
     routers.append(registration.by_email_router if by_email else registration.open_router)
@@ -188,13 +227,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         used = [*_paths(routers), *pages.prefixes(settings)]
         _require_free_prefix("REDIRECTS_PREFIX", settings.redirects_prefix, used)
         routers.append(redirects.create(settings.redirects_prefix))
-    for router in routers:
-        # `include_router` would match each request twice.
-        app.router.routes.extend(router.routes)
-    pages.install(app, settings)
-    documentation.install(app)
-    find_reads_directly(app)
-    return app
+    return routers
 
 
 def _paths(routers: Iterable[APIRouter]) -> list[str]:

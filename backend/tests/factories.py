@@ -21,6 +21,7 @@ from app.models import (
     ArticleRevision,
     Comment,
     Import,
+    Mail,
     Media,
     PreviewLink,
     Report,
@@ -201,6 +202,14 @@ async def create_import(session: AsyncSession, *, user: User, **columns: Any) ->
     session.add(row)
     await session.flush()
     return row
+
+
+async def create_mail(session: AsyncSession, **columns: Any) -> Mail:
+    """Create a mail that waits for delivery. `columns` are further columns of its row."""
+    mail = Mail(**{"kind": "verify_email", "email": "reader@example.com", **columns})
+    session.add(mail)
+    await session.flush()
+    return mail
 
 
 async def create_media(session: AsyncSession, *, owner: User | None) -> Media:

@@ -20,7 +20,12 @@ async def test_live_does_not_need_a_database(app: FastAPI, client: httpx.AsyncCl
 async def test_ready_at_the_current_revision(client: httpx.AsyncClient) -> None:
     response = await client.get("/health/ready")
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "revision": head(), "ahead": False}
+    assert response.json() == {
+        "status": "ready",
+        "revision": head(),
+        "ahead": False,
+        "warnings": [],
+    }
 
 
 async def test_ready_at_a_newer_revision(client: httpx.AsyncClient, session: AsyncSession) -> None:

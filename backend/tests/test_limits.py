@@ -46,6 +46,7 @@ from tests.factories import (
     create_preview_link,
     create_report,
     create_revision,
+    create_session,
     create_user,
 )
 from tests.images import image_bytes
@@ -86,6 +87,8 @@ TOKEN_BY_MAIL = "takes a token from a mail; mails are limited by address (attemp
 MAILS = "mails are limited by address (attempts.mail_limits)"
 REFERENCE = "for comparison; never reachable through nginx"
 ONCE = "can be done once"
+OPERATES = "only administrators may do it; it changes one row"
+ONE_AT_A_TIME = "only administrators may do it; one run of each job at a time"
 
 WRITES: Mapping[str, tuple[LimitKind, ...] | str] = {
     "POST /articles": (K.ARTICLES, K.TEXT_WRITTEN, K.TEXT_KEPT, K.DRAFTS, K.NEW_TAGS),
@@ -159,6 +162,12 @@ WRITES: Mapping[str, tuple[LimitKind, ...] | str] = {
     "POST /auth/email/verify/resend": MAILS,
     "POST /auth/password/reset": TOKEN_BY_MAIL,
     "POST /auth/email/verify": TOKEN_BY_MAIL,
+    "POST /admin/jobs/{name}/run": ONE_AT_A_TIME,
+    "POST /admin/mail/{mail_id}/retry": OPERATES,
+    "DELETE /admin/mail/{mail_id}": OPERATES,
+    "DELETE /admin/sessions/{session_id}": (K.ACCOUNT_CHANGES,),
+    "PUT /admin/maintenance": OPERATES,
+    "DELETE /admin/maintenance": OPERATES,
     "POST /raw/users": REFERENCE,
     "PUT /raw/users/{user_id}": REFERENCE,
     "DELETE /raw/users/{user_id}": REFERENCE,
@@ -213,6 +222,7 @@ ADMINISTRATORS_OWN = frozenset(
         "POST /users/{user_id}/disable",
         "POST /users/{user_id}/enable",
         "PUT /users/{user_id}/limits",
+        "DELETE /admin/sessions/{session_id}",
         "PATCH /reports/{report_id}",
         "PUT /tags/{slug}",
         "DELETE /tags/{slug}",
@@ -253,6 +263,7 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
         "report_id": (await create_report(session, article=article, reporter=other)).id,
         "address_id": (await create_address(session, user=owner)).id,
         "api_key_id": (await create_api_key(session, user=owner)).id,
+        "session_id": (await create_session(session, user=other)).id,
         "user_id": owner.id,
     }
 
@@ -397,6 +408,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "idempotency_keys": "the limits of what they create; 64 KiB each; deleted after a day",
     "import_records": "imported_records",
     "imports": "20 a user, with reports of limited size",
+    "job_runs": "a row a minute for each process and job, kept for a week",
     "installation": "one",
     "imported_addresses": "text_written",
     "limit_overrides": "one a kind of limit",

@@ -11,7 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core.enums import Role
 from tests.factories import bearer, create_address, create_article, create_media, create_user
 
-LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses", "/media"]
+LISTS = [
+    "/articles",
+    "/users",
+    "/raw/users",
+    "/users/{user_id}/addresses",
+    "/media",
+    "/admin/sessions",
+]
 
 
 @contextmanager

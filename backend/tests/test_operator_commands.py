@@ -1,5 +1,7 @@
 """Commands for operators: users, counters, mail and jobs. Each action is in the audit trail."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("restored_environment")
 
 HASH = "$bcrypt-sha256$v=2,t=2b,r=4$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBkm/5btei3WRdczey2Lme"
 PASSWORD = "a better password"
+MOMENT = "2020-01-01T00:00:00Z"
 
 Command = Callable[..., str]
 
@@ -282,6 +285,51 @@ class TestJobs:
         error = fail("jobs", "run", "housekeeping")
         assert "attempts: ProgrammingError" in error
         assert "Traceback" not in error
+
+
+class TestOperations:
+    def test_recorded_runs_are_shown(self, users: str, succeed: Command) -> None:
+        assert "no success recorded" in succeed("jobs", "list")
+        succeed("jobs", "run", "announcing")
+        listed = succeed("jobs", "list")
+        assert re.search(r"announcing every 2 s last success 20\d\d-", listed), listed
+        assert value(users, "SELECT count(*) FROM job_runs WHERE finished_at IS NOT NULL") == 1
+
+    def test_waiting_mail_is_cancelled(self, users: str, succeed: Command, fail: Command) -> None:
+        columns = "kind, email, created_at, attempts, next_attempt_at"
+        execute(
+            users, f"INSERT INTO mails ({columns}) VALUES ('verify_email', 'a', now(), 0, now())"
+        )
+        assert succeed("mail", "cancel", "1") == "Mail 1 is cancelled"
+        assert "Only a mail that waits" in fail("mail", "cancel", "1")
+
+    def test_audit_events_are_listed_and_exported(self, users: str, succeed: Command) -> None:
+        succeed("jobs", "run", "announcing")
+        listed = succeed("audit", "list", "--action", "RUN_JOB", "--since", MOMENT)
+        assert "RUN_JOB - 1 announcing job run from the command line" in listed
+        assert succeed("audit", "list", "--action", "LOGIN") == ""
+        exported = succeed("audit", "export", "--until", MOMENT)
+        assert exported == ""
+        assert '"action":"RUN_JOB"' in succeed("audit", "export")
+
+    def test_sessions_are_listed_and_ended(
+        self, users: str, succeed: Command, fail: Command
+    ) -> None:
+        assert "1 root api opened" in succeed("sessions", "list", "--user", "1")
+        assert succeed("sessions", "end", "1") == "Session 1 has ended"
+        assert "Session not found" in fail("sessions", "end", "1")
+        assert succeed("sessions", "list", "--user", "1") == "There is no active session"
+
+    def test_statistics_are_json(self, users: str, succeed: Command) -> None:
+        assert json.loads(succeed("stats"))["users"] == 2
+
+    def test_maintenance_begins_and_ends(self, users: str, succeed: Command) -> None:
+        assert succeed("maintenance", "show") == "The server is not in maintenance"
+        assert "pressroom maintenance end" in succeed("maintenance", "begin", "We are moving.")
+        assert succeed("maintenance", "show").endswith("UTC: We are moving.")
+        assert succeed("maintenance", "end") == "The server accepts writes"
+        assert succeed("maintenance", "show") == "The server is not in maintenance"
+        assert [event[0] for event in events(users)] == ["BEGIN_MAINTENANCE", "END_MAINTENANCE"]
 
 
 def test_created_administrator_has_the_command_line_as_its_actor(

@@ -24,6 +24,7 @@ from tests.factories import (
     create_article,
     create_comment,
     create_import,
+    create_mail,
     create_media,
     create_preview_link,
     create_report,
@@ -248,6 +249,21 @@ EXPECTED = {
     "DELETE /media/{media_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
     "GET /media/{folder}/{name}": everyone(404),
     "GET /": everyone(200),
+    "GET /admin/audit": admin_only(200),
+    "GET /admin/audit/export": admin_only(200),
+    "GET /admin/jobs": admin_only(200),
+    "GET /admin/jobs/{job}/runs": admin_only(200),
+    "POST /admin/jobs/{job}/run": admin_only(404),
+    "GET /admin/mail": admin_only(200),
+    "POST /admin/mail/{mail_id}/retry": admin_only(204),
+    "DELETE /admin/mail/{waiting_mail_id}": admin_only(204),
+    "GET /admin/sessions": admin_only(200),
+    "DELETE /admin/sessions/{session_id}": admin_only(204),
+    "GET /admin/stats": admin_only(200),
+    "GET /admin/health": admin_only(200),
+    "GET /admin/maintenance": admin_only(200),
+    "PUT /admin/maintenance": admin_only(200, body={"message": "We are moving."}),
+    "DELETE /admin/maintenance": admin_only(204),
     "GET /health": everyone(200),
     "GET /health/live": everyone(200),
     "GET /health/ready": everyone(200),
@@ -299,6 +315,9 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
         "own_comment_id": (await create_comment(session, article=article, author=owner)).id,
         "draft_comment_id": (await create_comment(session, article=draft, author=commenter)).id,
         "report_id": (await create_report(session, article=article, reporter=commenter)).id,
+        "job": "unknown",
+        "mail_id": (await create_mail(session, error="refused", next_attempt_at=None)).id,
+        "waiting_mail_id": (await create_mail(session)).id,
         "session_id": (await create_session(session, user=owner)).id,
         "api_key_id": (await create_api_key(session, user=owner)).id,
     }
@@ -360,7 +379,9 @@ def test_every_route_is_in_the_table(shared_app: FastAPI) -> None:
         re.sub(
             r"\{(draft|own)_comment_id\}",
             "{comment_id}",
-            re.sub(r"\{(draft|trashed)_id\}", "{article_id}", route),
+            re.sub(r"\{(draft|trashed)_id\}", "{article_id}", route)
+            .replace("{job}", "{name}")
+            .replace("{waiting_mail_id}", "{mail_id}"),
         )
         for route in EXPECTED
     }

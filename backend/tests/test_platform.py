@@ -25,8 +25,22 @@ ALTERNATIVE_NAMES = {alias.upper() for alias in ALIASES} | {
     f"{name}_FILE".upper() for name in SECRETS
 }
 """Aliases of settings, and settings that name files with secrets."""
-HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE", "DATABASE_OWNER_URL_FILE"}
-"""Settings that compose does not pass on: containers have a fixed port and data folder."""
+HOST_ONLY = {
+    "HOST",
+    "PORT",
+    "DATA_DIR",
+    "METRICS_DIR",
+    "BACKUP_TARGET",
+    "BACKUP_KEY",
+    "BACKUP_KEY_FILE",
+    "BIND",
+    "DATABASE_URL_FILE",
+    "DATABASE_OWNER_URL_FILE",
+}
+"""Settings that compose does not pass on: containers have a fixed port and data folder.
+
+The backend must not know the key of backups.
+"""
 OWNER_ONLY = {"DATABASE_OWNER_URL", "DATABASE_OWNER_PASSWORD", "DATABASE_OWNER_PASSWORD_FILE"}
 """Settings of the role that owns the tables, which the backend must not know."""
 

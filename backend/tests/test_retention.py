@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import clock
 from app.core.config import Settings, get_settings
 from app.core.errors import ServiceUnavailable
+from app.core.job_states import StepsFailed
 from app.db.session import Database
 from app.jobs import housekeeping
 from app.jobs.housekeeping import delete_expired
-from app.jobs.steps import StepsFailed
 from app.models import Article, ArticleRevision, Attempt, AuditEvent, Change, User, UserSession
 from app.services import purging, retention
 from app.services.accounts import rate_limits, sessions

@@ -12,7 +12,8 @@ while sleep 1; do
     sh "/config/$selected/scripts/apply.sh" || echo "$selected" >/tmp/refused
   fi
 done </dev/null >&2 &
-while sleep 10; do
+# At the start, withdraw.sh is repeated each second until it has read the change feed.
+while sleep "$([ -f /tmp/cursor ] && echo 10 || echo 1)"; do
   sh /tmp/current/scripts/sweep.sh
   sh /tmp/current/scripts/withdraw.sh
 done </dev/null >/dev/null 2>&1 &

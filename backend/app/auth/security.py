@@ -49,7 +49,7 @@ def _password_context() -> CryptContext:
 @lru_cache(maxsize=1)
 def _hashing_threads() -> FairThreadPool:
     return FairThreadPool(
-        "bcrypt",
+        "hashing",
         size=get_settings().bcrypt_threads,
         what="logins",
         max_jobs=MAX_QUEUED_HASHES,

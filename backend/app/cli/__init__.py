@@ -1,15 +1,16 @@
 """The `pressroom` command line interface for operators and developers.
 
 base.py      settings, database and console for all commands
-serving.py   serve, routes
+serving.py   serve, metrics, routes
 accounts.py  create-admin, users …
 articles.py  import, export, seed, redirects export
 database.py  migrate
 doctor.py    doctor
 keys.py      keys rotate, keys reseal
-operations.py counters recount, mail list, mail requeue, jobs list, jobs run
+operations.py counters …, mail …, jobs …, audit …, sessions …, stats, maintenance …
 retention.py retention
 restoring.py after-restore
+backup.py    backup create, list, verify, prune, restore, new-key
 
 Only the module of the requested command is imported, because the services behind all commands take
 more than a second to load.
@@ -66,19 +67,34 @@ COMMANDS = {
         "after_restore",
         "End all sessions and drop queued mail after a restore, before the backend starts.",
     ),
+    "backup": Command("backup", "cli", "Backups of the database and the images."),
     "doctor": Command(
         "doctor",
         "doctor",
         "Check settings, database, URLs, certificates, mail, storage and disk; say what to do.",
     ),
+    "stats": Command("operations", "stats", "Write counts, sizes and growth as JSON."),
     "routes": Command(
         "serving",
         "routes",
         "List all routes: method, path, name, and whether authentication is required.",
     ),
+    "metrics": Command(
+        "serving",
+        "metrics",
+        "Serve the metrics on METRICS_PORT: what METRICS_DIR contains, and what the database"
+        " shows.",
+    ),
     "users": Command("accounts", "cli", "Manage accounts."),
     "mail": Command("operations", "mail_cli", "The mail queue."),
     "jobs": Command("operations", "jobs_cli", "Background jobs of the server."),
+    "audit": Command("operations", "audit_cli", "The audit trail."),
+    "sessions": Command("operations", "sessions_cli", "Sessions of users."),
+    "maintenance": Command(
+        "operations",
+        "maintenance_cli",
+        "Maintenance mode: reading goes on, and writes are refused.",
+    ),
     "counters": Command("operations", "counters_cli", "Counters of favorites, comments, follows."),
     "keys": Command("keys", "cli", "Manage signing and encryption keys."),
     "redirects": Command("articles", "redirects_cli", "Redirects from addresses of old sites."),
@@ -138,7 +154,7 @@ def _expected(error: Exception) -> str | None:
 
     from app.core.config import SetupError, describe  # noqa: PLC0415
     from app.core.errors import PressroomError  # noqa: PLC0415
-    from app.jobs.steps import StepsFailed  # noqa: PLC0415
+    from app.core.job_states import StepsFailed  # noqa: PLC0415
 
     if isinstance(error, ValidationError):
         return "\n".join(map(describe, error.errors()))

@@ -1,5 +1,6 @@
 """The command after-restore: end sessions and revoke credentials of a restored database."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from app.services import limits, outbox
 from app.services.accounts import account_tokens, api_keys, rate_limits, sessions
 from app.services.articles import previews
 from app.services.media.discarding import restore_referenced
-from app.services.media.storage import open_storage
+from app.services.media.storage import Storage, open_storage
 from app.services.purging import in_batches
 
 ENDED = {
@@ -43,11 +44,21 @@ def after_restore(
     """
     settings = prepare_settings(log_level="WARNING")
     storage = open_storage(settings)
+    print_counts(
+        run_with_database(
+            settings, lambda database: end_clients(database, storage, keep_keys=keep_keys)
+        )
+    )
 
-    async def end(database: Database) -> dict[str, int]:
-        steps = ENDED if keep_keys else ENDED | KEYS
-        counts = {what: await in_batches(database, purge) for what, purge in steps.items()}
-        return counts | {"images restored": await restore_referenced(database, storage=storage)}
 
-    for what, count in run_with_database(settings, end).items():
+async def end_clients(database: Database, storage: Storage, *, keep_keys: bool) -> dict[str, int]:
+    """Run all steps; return the number of rows that each of them changed."""
+    steps = ENDED if keep_keys else ENDED | KEYS
+    counts = {what: await in_batches(database, purge) for what, purge in steps.items()}
+    return counts | {"images restored": await restore_referenced(database, storage=storage)}
+
+
+def print_counts(counts: Mapping[str, int]) -> None:
+    """Print the result of `end_clients`."""
+    for what, count in counts.items():
         console.print(f"{what}: {count}", highlight=False)

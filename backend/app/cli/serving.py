@@ -1,6 +1,8 @@
 """Commands for the server: serve and routes."""
 
+import atexit
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,10 +16,12 @@ from pydantic import SecretStr
 from rich.table import Table
 from uvicorn.importer import import_from_string
 
+from app import exporter
 from app.auth.keys import signing_keys
 from app.cli.base import APPLICATION, console, prepare_settings, run_with_database
 from app.core.config import BACKEND_DIR, PROJECT_DIR, Settings, SetupError, get_settings
 from app.core.errors import Conflict
+from app.core.logging import configure_logging
 from app.db.session import Database, readable_url
 from app.schemas.accounts.user import UserCreate
 from app.server.protocol import PressroomProtocol
@@ -61,6 +65,7 @@ def serve(
         page = f"{base_url}/studio/first-start"
         lines.append(f"First admin  {page}, with the code in the log below")
     console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+    _start_metrics(settings)
     # After its shutdown, uvicorn raises the signal again. The default handlers would skip atexit
     # functions, so that the embedded PostgreSQL would keep running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -81,6 +86,31 @@ def serve(
         access_log=False,
         server_header=False,
     )
+
+
+def metrics() -> None:
+    """Serve the metrics on METRICS_PORT: what METRICS_DIR contains, and what the database shows.
+
+    `pressroom serve` and gunicorn start this beside themselves. It is for other servers.
+    """
+    settings = get_settings()
+    if not settings.metrics_port:
+        raise SetupError("METRICS_PORT is 0: set it to a port, for example 9100")
+    configure_logging(settings)
+    exporter.serve(settings, exporter.listen(settings))
+
+
+def _start_metrics(settings: Settings) -> None:
+    """Start the server of the metrics, which ends with this process."""
+    if not settings.metrics_port:
+        return
+    if settings.metrics_dir is None:
+        directory = exporter.create_directory()
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        os.environ["METRICS_DIR"] = str(directory)
+        get_settings.cache_clear()
+    exporter.ensure_beside(get_settings())
+    atexit.register(exporter.stop_beside)
 
 
 def _check_port(host: str, port: int) -> None:

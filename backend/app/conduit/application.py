@@ -11,6 +11,7 @@ from app.conduit.errors import conduit_error_response, register_error_handlers
 from app.core.errors import NotFound
 from app.http.middleware import ErrorBoundary, ErrorResponder
 from app.http.reads import find_reads_directly
+from app.http.tracing import OFF
 
 PATH = "/api"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -37,7 +38,7 @@ def create_conduit(state: State) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=OFF,
     )
     app.state = state
     # Inside Starlette's ServerErrorMiddleware, which would use its own error format.

@@ -25,7 +25,7 @@ from app.conduit.schemas import (
 from app.core.config import Registration, get_settings
 from app.core.errors import InvalidInput
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.http.routing import no_store
+from app.http.routing import allowed_in_maintenance, no_store
 from app.services.accounts import account_changes, registration, sessions
 from app.services.accounts import login as login_service
 
@@ -37,6 +37,7 @@ def _token_seconds() -> int:
 
 
 @router.post("/users/login", response_model=UserResponse, responses=errors(401))
+@allowed_in_maintenance
 async def login(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, form: LoginUserRequest
 ) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def is_light(content: str) -> bool:
 
 
 _thread = FairThreadPool(
-    "markdown",
+    "rendering",
     size=1,
     what="long texts",
     max_jobs=MAX_QUEUED,

@@ -72,6 +72,7 @@ SECRETS = frozenset(
         "smtp_password",
         "s3_access_key_id",
         "s3_secret_access_key",
+        "backup_key",
     }
 )
 """Settings that can be read from a file: SECRET_KEY_FILE=/run/secrets/secret_key."""
@@ -197,6 +198,20 @@ class Settings(BaseSettings):
     """Whether the backend adds security headers; turn it off behind nginx, which adds them."""
     forwarded_allow_ips: str = PRIVATE_NETWORKS
     """Proxies whose X-Forwarded-For gunicorn trusts, separated by commas; `*` for all."""
+
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """The port of the metrics for Prometheus; 0: no metrics."""
+    metrics_host: str = "127.0.0.1"
+    metrics_dir: Path | None = None
+    """The folder in which processes write their metrics; defaults to a new one in memory."""
+    metrics_tls_address: Annotated[str | None, Field(pattern=r"^.+:[0-9]{1,5}$")] = None
+    """The host and port whose certificate the metrics show, such as `nginx:443`."""
+    otel_exporter_otlp_endpoint: str | None = None
+    """The URL of the collector for traces over OTLP and HTTP; without it, there are none."""
+    otel_service_name: str = "pressroom"
+    otel_traces_sampler: str | None = None
+    """The sampler of OpenTelemetry, which reads it itself."""
+    otel_traces_sampler_arg: str | None = None
 
     database_password: str | None = None
     """The password of DATABASE_URL and DATABASE_READ_URL if they contain none."""
@@ -325,6 +340,11 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
     s3_secret_access_key: str | None = None
+
+    backup_target: str | None = None
+    """The folder of backups, for the command `pressroom backup`."""
+    backup_key: str | None = None
+    """The secret key of age that encrypts backups; without it, they are not encrypted."""
 
     revisions_all_days: NonNegativeInt = 30
     """Days for which all revisions are kept; 0 keeps them forever."""

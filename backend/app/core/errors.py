@@ -229,6 +229,14 @@ class ImportNotFound(NotFound):
     code, message = "import_not_found", "Import not found"
 
 
+class JobNotFound(NotFound):
+    code, message = "job_not_found", "There is no such job"
+
+
+class MailNotFound(NotFound):
+    code, message = "mail_not_found", "Mail not found"
+
+
 class MethodNotAllowed(PressroomError):
     code, message = "method_not_allowed", "Method not allowed"
 
@@ -304,6 +312,22 @@ class ImportInProgress(Conflict):
     code = "import_in_progress"
     message = "Your previous import is running: wait until it has finished, or cancel it"
     retry_after = 5
+
+
+class JobAlreadyRunning(Conflict):
+    """An administrator's run of the job has not ended."""
+
+    code = "job_already_running"
+    message = "A requested run of this job is in progress; wait until it has ended"
+
+
+class MailNotRetryable(Conflict):
+    code = "mail_not_retryable"
+    message = "Only a failed mail of the last day can be sent again"
+
+
+class MailNotCancellable(Conflict):
+    code, message = "mail_not_cancellable", "Only a mail that waits for delivery can be cancelled"
 
 
 class MediaInUse(Conflict):
@@ -428,3 +452,10 @@ class InternalError(PressroomError):
 class ServiceUnavailable(PressroomError):
     code, message = "service_unavailable", "The database is not available"
     retry_after = 5
+
+
+class UnderMaintenance(ServiceUnavailable):
+    """Writes are refused until an administrator ends the maintenance."""
+
+    code, message = "maintenance", "The server is in maintenance; changes are not possible"
+    retry_after = 60

@@ -1,5 +1,6 @@
-"""The states of background jobs, for the page that shows the health of the server."""
+"""The states of background jobs, for the pages and the API that show the health of the server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,3 +26,14 @@ class JobState:
         """Note that a run has failed."""
         self.failing_since = self.failing_since or clock.now()
         self.error = type(error).__name__
+
+
+class StepsFailed(Exception):
+    """Some steps of a job failed; the others are done."""
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        super().__init__(
+            ", ".join(f"{name}: {type(error).__name__}" for name, error in errors.items())
+        )
+        self.errors = errors
+        """The error of each failed step, by the name of the step."""

@@ -6,6 +6,7 @@ Records of uvicorn, gunicorn, SQLAlchemy and Alembic pass through the same proce
 import json
 import logging
 import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -23,7 +24,11 @@ _writes_json = False
 _sample_percent = 100
 SLOW_REQUEST_SECONDS = 1.0
 
+PREVIEW_PATHS = ("/previews/", "/studio/previews/")
+PREVIEW_TOKEN = re.compile(r"prv_[A-Za-z0-9_-]+")
+
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 
 def request_id() -> str | None:
@@ -31,15 +36,27 @@ def request_id() -> str | None:
     return _request_id.get()
 
 
-def bind_request_id(value: str) -> None:
-    """Set the request id of the current task."""
+def bind_request_id(value: str, *, trace_id: str | None = None) -> None:
+    """Set the request id of the current task, and the id of its trace."""
     _request_id.set(value)
+    _trace_id.set(trace_id)
+
+
+def public_path(path: str) -> str:
+    """Return a path without the tokens of previews."""
+    for previews in PREVIEW_PATHS:
+        if path.startswith(previews):
+            return f"{previews}***"
+    return PREVIEW_TOKEN.sub("prv_***", path) if "prv_" in path else path
 
 
 def _add_request_id(logger: Any, method_name: str, event: EventDict) -> EventDict:
     current = request_id()
     if current is not None:
         event.setdefault("request_id", current)
+    trace_id = _trace_id.get()
+    if trace_id is not None:
+        event.setdefault("trace_id", trace_id)
     return event
 
 
@@ -128,6 +145,8 @@ def log_events(
         "level": "info",
         "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
     }
+    if (trace_id := _trace_id.get()) is not None:
+        common["trace_id"] = trace_id
     sys.stdout.write(
         "".join(json.dumps({**fields, "event": event, **common}) + "\n" for event in events)
     )

@@ -11,11 +11,14 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
+from app.core import metrics
 from app.core.errors import ServiceUnavailable, TooManyAtOnce
 
 LOWEST_PRIORITY = 19
@@ -27,6 +30,7 @@ class _Job(NamedTuple):
     user_id: int | None
     work: Callable[[], Any]
     future: Future[Any]
+    submitted: float
 
 
 class FairThreadPool:
@@ -49,6 +53,7 @@ class FairThreadPool:
         self._pool = ThreadPoolExecutor(
             size, thread_name_prefix=name, initializer=lower_priority if low_priority else None
         )
+        self.name = name
         self._what = what
         self._max_jobs = max_jobs
         self._max_jobs_per_user = max_jobs_per_user
@@ -57,6 +62,12 @@ class FairThreadPool:
         """The waiting jobs of each user; the first user is served next."""
         self._counts: Counter[int | None] = Counter()
         """The number of waiting and running jobs of each user."""
+        POOLS.add(self)
+
+    @property
+    def jobs(self) -> int:
+        """Return the number of waiting and running jobs."""
+        return self._counts.total()
 
     async def run(self, work: Callable[[], Result], *, user_id: int | None = None) -> Result:
         """Call `work` in a thread. Jobs without a user share one queue without a per-user limit.
@@ -72,6 +83,7 @@ class FairThreadPool:
         with self._lock:
             limit = None if user_id is None else self._max_jobs_per_user
             if limit is not None and self._counts[user_id] >= limit:
+                metrics.count("pressroom_limited_requests_total", self.name)
                 raise TooManyAtOnce(
                     f"{limit} of your {self._what} are already being processed: wait for the"
                     " responses, then repeat this request"
@@ -79,7 +91,9 @@ class FairThreadPool:
             if self._counts.total() >= self._max_jobs:
                 raise ServiceUnavailable(f"Too many {self._what} at once; try again in a moment")
             self._counts[user_id] += 1
-            self._queues.setdefault(user_id, deque()).append(_Job(user_id, work, future))
+            self._queues.setdefault(user_id, deque()).append(
+                _Job(user_id, work, future, time.perf_counter())
+            )
         self._pool.submit(self._run_next)
         return future
 
@@ -91,6 +105,8 @@ class FairThreadPool:
             job = queue.popleft()
             if queue:
                 self._queues[user_id] = queue  # moves to the end
+        if (recorder := metrics.recorder()) is not None:
+            recorder.observe_wait(self.name, time.perf_counter() - job.submitted)
         result, error = None, None
         is_active = job.future.set_running_or_notify_cancel()
         if is_active:
@@ -106,6 +122,10 @@ class FairThreadPool:
             job.future.set_exception(error)
         elif is_active:
             job.future.set_result(result)
+
+
+POOLS: WeakSet[FairThreadPool] = WeakSet()
+"""The thread pools of this process, for its metrics."""
 
 
 def lower_priority() -> None:

@@ -1,5 +1,6 @@
 """Translation of PostgreSQL and asyncpg errors to errors of the catalogue."""
 
+import time
 from ssl import SSLCertVerificationError
 
 import asyncpg
@@ -19,7 +20,9 @@ UNAVAILABLE_STATES = (
 Connection, resources, shutdown and timeouts, system errors, a demoted primary, serialization,
 deadlock and lock not available.
 """
-QUERY_CANCELED = "57014"
+QUERY_CANCELED, DISK_FULL = "57014", "53100"
+DISK_FULL_SECONDS = 120.0
+"""How long a full disk is reported after the last error. Each process writes once a minute."""
 RETRYABLE_SQLSTATES = frozenset({UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE})
 """Conflicts with a concurrent transaction, which `db.retry` resolves in a savepoint."""
 INVALID_DATA_STATES = ("22", "54")
@@ -96,6 +99,23 @@ def hide_details(error: BaseException, *carriers: BaseException) -> None:
     error.detail = "hidden"
 
 
+class _Noted:
+    """What this process noted about the database."""
+
+    disk_full_at: float | None = None
+
+
+def is_disk_full() -> bool:
+    """Return whether PostgreSQL has reported a full disk to this process recently."""
+    noted = _Noted.disk_full_at
+    return noted is not None and time.monotonic() - noted < DISK_FULL_SECONDS
+
+
 def log_database_error(error: BaseException) -> None:
-    """Log the type and the SQLSTATE, not the message: it may quote values."""
+    """Log the type and the SQLSTATE, not the message: it may quote values.
+
+    A full disk is noted for the probes.
+    """
+    if sqlstate(error) == DISK_FULL:
+        _Noted.disk_full_at = time.monotonic()
     logger.warning("database error", error=type(error).__name__, sqlstate=sqlstate(error))

@@ -9,7 +9,7 @@ statements on the connection.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,6 +24,16 @@ from app.db.failures import log_database_error
 Item = TypeVar("Item")
 
 
+class PoolState(NamedTuple):
+    """The connections of a pool and the tasks that wait for one."""
+
+    in_use: int
+    idle: int
+    waiting: int
+    timeouts: int
+    """Tasks that waited in vain, since the pool was created."""
+
+
 class FifoQueue(Generic[Item]):
     """The waiting tasks of a pool: each item is passed directly to the one that waits longest."""
 
@@ -31,6 +41,12 @@ class FifoQueue(Generic[Item]):
         """`put_back` gets the item of a task that was cancelled when the item arrived."""
         self._put_back = put_back
         self._waiting: deque[asyncio.Future[Item]] = deque()
+        self.timeouts = 0
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of waiting tasks."""
+        return sum(not each.done() for each in self._waiting)
 
     def pass_on(self, item: Item) -> bool:
         """Pass an item to the longest-waiting task. Return False if no task is waiting."""
@@ -48,8 +64,9 @@ class FifoQueue(Generic[Item]):
         try:
             async with asyncio.timeout(seconds):
                 return await future
-        except BaseException:
+        except BaseException as error:
             future.cancel()
+            self.timeouts += isinstance(error, TimeoutError)
             if not future.cancelled():  # the item arrived at the same time
                 self._put_back(future.result())
             raise
@@ -60,17 +77,17 @@ class EngineQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
-        self._tasks = FifoQueue(self.put_nowait)
+        self.tasks = FifoQueue(self.put_nowait)
 
     def put_nowait(self, item: ConnectionPoolEntry) -> None:
-        if not self._tasks.pass_on(item):
+        if not self.tasks.pass_on(item):
             super().put_nowait(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
         if not block or not self.empty():
             return self.get_nowait()
         try:
-            entry: ConnectionPoolEntry = await_(self._tasks.wait(timeout))
+            entry: ConnectionPoolEntry = await_(self.tasks.wait(timeout))
         except TimeoutError as error:
             raise Empty from error
         return entry
@@ -80,6 +97,13 @@ class FifoPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's asyncio pool with a FIFO queue."""
 
     _queue_class = EngineQueue
+    _pool: EngineQueue
+
+    @property
+    def state(self) -> PoolState:
+        """Return the state of the pool."""
+        tasks = self._pool.tasks
+        return PoolState(self.checkedout(), self.checkedin(), tasks.waiting, tasks.timeouts)
 
 
 if TYPE_CHECKING:
@@ -137,6 +161,7 @@ class ReadPool:
     ) -> None:
         """Open at most `size` connections, and wait at most `timeout` seconds for one."""
         self._connect = connect
+        self._size = size
         self._available = size
         """The number of connections that may still be opened."""
         self._timeout = timeout
@@ -144,6 +169,13 @@ class ReadPool:
         self._tasks = FifoQueue(self._put_back)
         """Tasks waiting for a connection, or for None: the permission to open one."""
         self._is_closed = False
+
+    @property
+    def state(self) -> PoolState:
+        """Return the state of the pool."""
+        idle = len(self._idle)
+        in_use = self._size - self._available - idle
+        return PoolState(in_use, idle, self._tasks.waiting, self._tasks.timeouts)
 
     def acquire_idle(self) -> "Connection | None":
         while self._idle:

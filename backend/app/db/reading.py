@@ -7,6 +7,7 @@ SQLAlchemy compiles the statements and converts values. Its execution layer woul
 than PostgreSQL itself (docs/decisions/0026-reading-on-the-driver.md).
 """
 
+import time
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -17,6 +18,7 @@ from sqlalchemy import Delete, Enum, Insert, SelectBase, TextClause, Update
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from app.core import metrics
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
 from app.db.failures import (
@@ -100,10 +102,16 @@ class Reader:
     InvalidInput if it rejects a value.
     """
 
-    def __init__(self, pool: ConnectionPool, *, echo: bool = False) -> None:
-        """Acquire connections from `pool`; `echo` logs every statement."""
+    def __init__(
+        self, pool: ConnectionPool, *, echo: bool = False, pool_name: str = "read"
+    ) -> None:
+        """Acquire connections from `pool`; `echo` logs every statement.
+
+        `pool_name` is the label of the statements in the metrics: `read` or `write`.
+        """
         self.pool = pool
         self._echo = echo
+        self._pool_name = pool_name
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -134,6 +142,8 @@ class Reader:
             logger.info(sql)
         pool = self.pool
         connection = pool.acquire_idle() or await pool.acquire()
+        recorder = metrics.recorder()
+        started = time.perf_counter() if recorder is not None else 0.0
         try:
             rows: list[Row] = await connection.fetch(sql, *arguments, record_class=Row)
         except BaseException as error:
@@ -142,6 +152,9 @@ class Reader:
             if isinstance(error, DRIVER_ERRORS):
                 _raise_translated(error, is_lost=is_lost)
             raise
+        finally:
+            if recorder is not None:
+                recorder.statements[self._pool_name].add(time.perf_counter() - started)
         pool.release(connection)
         return rows
 

@@ -4,10 +4,11 @@ A unit of work writes with an ORM session and commits everything or nothing. A r
 single statements, each in its own transaction (app.db.reading).
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from pydantic_core import from_json, to_json
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger, log_events
@@ -36,7 +38,7 @@ from app.db.failures import (
     sqlstate,
     translate,
 )
-from app.db.pool import EnginePool, FifoPool, ReadPool
+from app.db.pool import EnginePool, FifoPool, PoolState, ReadPool
 from app.db.reading import Reader
 
 logger = get_logger(__name__)
@@ -79,6 +81,7 @@ class Database:
         hold_lock: Callable[[int], AbstractAsyncContextManager[bool]],
         primary: Reader | None = None,
         dispose: Callable[[], Awaitable[None]] | None = None,
+        pool_states: Callable[[], Mapping[str, PoolState]] = dict,
         has_replica: bool = False,
     ) -> None:
         self.reader = reader
@@ -90,6 +93,8 @@ class Database:
         self._connect_to_primary = connect_to_primary
         self._hold_lock = hold_lock
         self._dispose = dispose
+        self.pool_states = pool_states
+        """Returns the states of the pools `write` and `read`."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
@@ -108,13 +113,17 @@ class Database:
             await pool.close()
             await engine.dispose()
 
+        def pool_states() -> Mapping[str, PoolState]:
+            return {"write": cast("FifoPool", engine.pool).state, "read": pool.state}
+
         return cls(
             sessions=async_sessionmaker(engine, expire_on_commit=False),
             reader=Reader(pool, echo=settings.debug),
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
             hold_lock=partial(_hold_lock, settings.database_url, settings),
-            primary=Reader(EnginePool(engine), echo=settings.debug),
+            primary=Reader(EnginePool(engine), echo=settings.debug, pool_name="write"),
             dispose=dispose,
+            pool_states=pool_states,
             has_replica=settings.database_read_url is not None,
         )
 
@@ -176,6 +185,9 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
     event.listen(engine.sync_engine, "handle_error", _hide_details)
+    if settings.metrics_port:
+        event.listen(engine.sync_engine, "before_cursor_execute", _note_start)
+        event.listen(engine.sync_engine, "after_cursor_execute", _observe_statement)
     return engine
 
 
@@ -234,6 +246,18 @@ def _drop_pool_after_failover(context: ExceptionContext) -> None:
     """Reconnect after a failover: a demoted primary keeps connections but rejects writes."""
     if sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
+
+
+def _note_start(*arguments: Any) -> None:
+    context = arguments[4]
+    if context is not None:  # app.db.writing measures its statements itself
+        context.started = time.perf_counter()
+
+
+def _observe_statement(*arguments: Any) -> None:
+    context = arguments[4]
+    if (recorder := metrics.recorder()) is not None:
+        recorder.statements["write"].add(time.perf_counter() - context.started)
 
 
 def _hide_details(context: ExceptionContext) -> None:

@@ -4,6 +4,7 @@
 transaction. Errors and listeners are the same, but pending objects are not flushed first.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -11,6 +12,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, any_, func, sel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
+from app.core import metrics
 from app.db.reading import Reader, Row, Rows, Statement, compile_statement
 
 _DRIVER = "driver"
@@ -41,12 +43,16 @@ async def fetch(
     compiled = compile_statement(statement)
     arguments = compiled.arguments(parameters or {})
     driver = await (_of_session(scope) if isinstance(scope, AsyncSession) else _of(scope))
+    recorder = metrics.recorder()
     try:
         async with driver.adapter._execute_mutex:  # noqa: SLF001 - tests share a connection
             if driver.adapter._transaction is None:  # noqa: SLF001 - SQLAlchemy begins it lazily
                 await driver.adapter._start_transaction()  # noqa: SLF001
             _notify(driver.connection, compiled.sql, arguments)
+            started = time.perf_counter() if recorder is not None else 0.0
             rows: list[Row] = await driver.asyncpg.fetch(compiled.sql, *arguments, record_class=Row)
+            if recorder is not None:
+                recorder.statements["write"].add(time.perf_counter() - started)
     except BaseException as error:
         await driver.connection.run_sync(_raise, driver.adapter, error, compiled.sql)
         raise

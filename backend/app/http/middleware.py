@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import (
     ContentTooLarge,
@@ -30,17 +31,25 @@ from app.core.errors import (
     PressroomError,
     UnknownHost,
 )
-from app.core.logging import bind_request_id, get_logger, log_request
+from app.core.logging import (
+    PREVIEW_PATHS,
+    bind_request_id,
+    get_logger,
+    log_request,
+    public_path,
+)
 from app.core.origins import ANY, is_http_origin, is_listed
 from app.http.errors import pressroom_error_response
 from app.http.streaming import HEAD
+from app.http.tracing import current_trace_id
 
 logger = get_logger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
 WELL_FORMED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
-PREVIEW_TOKEN = re.compile(r"prv_[A-Za-z0-9_-]+")
+TRACE_PARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+"""The header `traceparent` of W3C Trace Context; the group is the id of the trace."""
 
 CREDENTIAL_PARAMETERS = frozenset(
     {
@@ -106,6 +115,8 @@ def install(
     settings: Settings,
     envelopes: Mapping[str, Envelope],
     pages: Sequence[str] = (),
+    *,
+    is_traced: bool = False,
 ) -> None:
     """Add the middleware of this module to `app`; ErrorResponder describes `envelopes`.
 
@@ -162,7 +173,9 @@ def install(
     )
     app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts, respond=respond)
     app.add_middleware(
-        RequestContext, headers=SECURITY_HEADERS if settings.security_headers else {}
+        RequestContext,
+        headers=SECURITY_HEADERS if settings.security_headers else {},
+        is_traced=is_traced,
     )
 
 
@@ -181,8 +194,10 @@ class RequestContext:
     have their own Content-Security-Policy.
     """
 
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str], *, is_traced: bool) -> None:
+        """With `is_traced`, requests without a `traceparent` have the trace id of their span."""
         self.app = app
+        self._is_traced = is_traced
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,9 +206,12 @@ class RequestContext:
             return
         started = time.perf_counter()
         identifier = _request_id(scope)
-        bind_request_id(identifier)
+        bind_request_id(identifier, trace_id=self._trace_id(scope))
         method, path = scope["method"], _log_path(scope)
         status = 0
+        recorder = metrics.recorder()
+        if recorder is not None:
+            recorder.in_flight += 1
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
@@ -212,7 +230,28 @@ class RequestContext:
             await self.app(scope, receive, send_with_context)
         finally:
             seconds = time.perf_counter() - started
+            if recorder is not None:
+                recorder.in_flight -= 1
+                recorder.observe_request(_route(scope), method, status, seconds)
             log_request(method=method, path=path, status=status, seconds=seconds)
+
+    def _trace_id(self, scope: Scope) -> str | None:
+        for value in _values(scope, b"traceparent")[:1]:
+            if match := TRACE_PARENT.fullmatch(value.decode("latin-1")):
+                return match[1]
+        return current_trace_id() if self._is_traced else None
+
+
+def _route(scope: Scope) -> str:
+    """Return the template of the path, such as `/articles/{article_id}`.
+
+    Paths without a route are `other`, so that clients cannot create labels.
+    """
+    path: str | None = getattr(scope.get("route"), "path_format", None)
+    if path is None:
+        return metrics.OTHER
+    prefix: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+    return f"{prefix}{path}"
 
 
 _CONTEXT_HEADERS = frozenset({b"x-request-id", b"x-process-time"})
@@ -230,12 +269,11 @@ def _request_id(scope: Scope) -> str:
 
 def _log_path(scope: Scope) -> str:
     """Return the path without preview tokens, percent-encoded against forged log lines."""
-    for previews in ("/previews/", "/studio/previews/"):  # the raw path may be encoded differently
-        if scope["path"].startswith(previews):
-            return f"{previews}***"
+    if scope["path"].startswith(PREVIEW_PATHS):  # the raw path may be encoded differently
+        return public_path(scope["path"])
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
-    return PREVIEW_TOKEN.sub("prv_***", path) if "prv_" in path else path
+    return public_path(path)
 
 
 class AllowedHosts:
@@ -444,13 +482,18 @@ class RequestRules:
         self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        original = scope
         if scope["type"] == "http":
             try:
                 scope, receive, send = self._apply(scope, receive, send)
             except PressroomError as error:
                 await self._respond(scope, error)(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope is not original:  # for the metrics of RequestContext
+                original.update({name: scope[name] for name in _ROUTED if name in scope})
 
     def _apply(self, scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
         if scope["query_string"]:
@@ -485,6 +528,8 @@ class RequestRules:
         return receive_within_limit
 
 
+_ROUTED = ("route", "root_path", "app_root_path")
+"""What routing adds to the scope."""
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 """RFC 9112 §6.3: a request without these headers has no body."""
 

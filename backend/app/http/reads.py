@@ -312,7 +312,8 @@ class ReadRoutes:
     """Finds routes that only read without Starlette's search. `router` handles all other requests.
 
     The routes of a request are those with the first segment of its path. The first one that
-    matches is called, as in Starlette, which tries all routes in turn.
+    matches is called, as in Starlette, which tries all routes in turn. With traces, FastAPI finds
+    all routes, because it names the spans.
     """
 
     def __init__(self, router: APIRouter) -> None:
@@ -331,7 +332,8 @@ class ReadRoutes:
         """The routes of GET requests, by first segment."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "GET":
+        is_read = scope["type"] == "http" and scope["method"] == "GET"
+        if is_read and "fastapi.telemetry" not in scope:
             path, prefix = scope["path"], scope.get("root_path", "") + "/"
             below = path[len(prefix) :] if path.startswith(prefix) else path[1:]
             for route in self._routes.get(below.partition("/")[0], ()):

@@ -23,8 +23,10 @@ from app.core.errors import (
     InvalidToken,
     PressroomError,
     SessionRequired,
+    UnderMaintenance,
     UnsupportedMediaType,
 )
+from app.core.maintenance import MaintenanceState
 from app.core.strict_json import parse_json
 from app.http.caching import TAGGED_STATUSES, make_conditional
 from app.http.headers import described
@@ -39,7 +41,10 @@ NOT_MODIFIED = {
 
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
 Dependency = TypeVar("Dependency", bound=Callable[..., Any])
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 _ERRORS: dict[object, tuple[type[PressroomError], ...]] = {}
 """The errors of dependencies: of functions, and of classes whose instances are dependencies."""
 
@@ -52,6 +57,21 @@ def raises(*types: type[PressroomError]) -> Callable[[Dependency], Dependency]:
         return dependency
 
     return declare
+
+
+def allowed_in_maintenance(endpoint: Endpoint) -> Endpoint:
+    """Declare that a POST, PUT, PATCH or DELETE route works during maintenance, too.
+
+    These are routes that change nothing, those of sessions, and those that end the maintenance.
+    """
+    endpoint.allowed_in_maintenance = True  # type: ignore[attr-defined]  # an attribute of the function
+    return endpoint
+
+
+def is_refused_in_maintenance(route: APIRoute) -> bool:
+    """Return whether the requests of a route are refused during maintenance."""
+    is_allowed = getattr(route.endpoint, "allowed_in_maintenance", False) is True
+    return not is_allowed and not SAFE_METHODS.issuperset(route.methods or ())
 
 
 def dependency_errors(dependant: Dependant) -> Iterator[type[PressroomError]]:
@@ -99,6 +119,8 @@ class StrictRoute(APIRoute):
     It answers 422 for undeclared query parameters. Caches store each query string separately, so
     unknown parameters would let any client fill them with copies of one page.
 
+    It answers 503 during maintenance, unless it reads or is `allowed_in_maintenance`.
+
     Responses get validators (http.caching), which OpenAPI describes.
 
     Most routes have a handler of http.reads, and need fewer exit stacks than in FastAPI.
@@ -142,7 +164,13 @@ class StrictRoute(APIRoute):
         varies_by_caller = uses_credentials(self.dependant)
         parameters = None if self.ignores_unknown_parameters else query_parameters(self.dependant)
 
+        is_write = is_refused_in_maintenance(self)
+
         async def handle_strictly(request: Request) -> Response:
+            if is_write:
+                maintenance: MaintenanceState = request.app.state.maintenance
+                if maintenance.message is not None:
+                    raise UnderMaintenance(maintenance.message)
             if parameters is not None and request.scope["query_string"]:
                 _check_parameters(request, parameters)
             if body_field is not None and _has_body(request):

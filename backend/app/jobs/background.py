@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
+from app.core import clock, metrics
 from app.core.config import Environment, Settings
 from app.core.errors import PressroomError
-from app.core.job_states import JobState
+from app.core.job_states import JobState, StepsFailed
 from app.core.logging import get_logger
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.jobs.mail import log_transport, smtp_transport
 from app.jobs.media import clean_up_media
-from app.jobs.steps import StepsFailed
+from app.services import job_runs
 from app.services.accounts.first_start import Announcement
 from app.services.accounts.mail_delivery import SendMail
 from app.services.accounts.mail_dispatch import MailDispatcher
@@ -78,15 +79,31 @@ def _mail_transport(settings: Settings) -> SendMail | None:
 
 @asynccontextmanager
 async def run_jobs(
-    jobs: Sequence[Job], states: dict[str, JobState] | None = None
+    jobs: Sequence[Job],
+    states: dict[str, JobState] | None = None,
+    *,
+    database: Database | None = None,
+    wait: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[None]:
     """Run the jobs in the background of the block, and cancel them at its end.
 
-    `states` gets the state of each job by its name.
+    `states` gets the state of each job by its name. Runs are recorded in `database`. Each run
+    awaits `wait` first.
     """
     kept = {} if states is None else states
     kept.update({job.name: JobState(job.interval) for job in jobs})
-    tasks = [asyncio.create_task(repeat(job, state=kept[job.name]), name=job.name) for job in jobs]
+    tasks = [
+        asyncio.create_task(
+            repeat(
+                job,
+                state=kept[job.name],
+                recorder=job_runs.Recorder(database, job.name) if database else None,
+                wait=wait,
+            ),
+            name=job.name,
+        )
+        for job in jobs
+    ]
     try:
         yield
     finally:
@@ -95,12 +112,19 @@ async def run_jobs(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def work_by_name(jobs: Iterable[Job]) -> Mapping[str, Callable[[], Awaitable[object]]]:
+    """Return the work of each job by the name of the job."""
+    return {job.name: job.work for job in jobs}
+
+
 async def repeat(
     job: Job,
     *,
     state: JobState | None = None,
     max_retry_delay: float | None = None,
     reminder_interval: float = REMINDER_SECONDS,
+    recorder: job_runs.Recorder | None = None,
+    wait: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Repeat the job forever; after failures, retry with an exponential delay.
 
@@ -113,22 +137,42 @@ async def repeat(
     failures = 0
     await asyncio.sleep(job.initial_delay)
     while True:
+        if wait is not None:
+            await wait()
+        started_at, started = clock.now(), time.monotonic()
+        result: object = None
         try:
-            await job.work()
+            result = await job.work()
         except StepsFailed as failed:
             failures += 1
+            result = failed
             state.note_failure(failed)
             log.report({f"{job.name} ({step})": error for step, error in failed.errors.items()})
         except Exception as error:  # noqa: BLE001 - logged
             failures += 1
+            result = error
             state.note_failure(error)
             log.report({job.name: error})
         else:
             failures = 0
             state.note_success()
             log.report({})
+        _measure(job.name, time.monotonic() - started, is_success=not failures)
+        if recorder is not None:
+            await recorder.note(job_runs.outcome_of(result), started_at=started_at)
         delay = min(2.0 ** min(failures, 10), max_retry_delay) if failures else job.interval
         await asyncio.sleep(delay)
+
+
+def _measure(name: str, seconds: float, *, is_success: bool) -> None:
+    recorder = metrics.recorder()
+    if recorder is None:
+        return
+    now = clock.now().timestamp()
+    recorder.set("pressroom_job_duration_seconds", seconds, name, at=now)
+    if is_success:
+        recorder.set("pressroom_job_last_success_timestamp_seconds", now, name)
+    recorder.count("pressroom_job_failures_total", name, by=not is_success)
 
 
 class _FailureLog:

@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from app.core import metrics
 from app.core.logging import get_logger
 from app.db.session import Database
 from app.jobs.steps import run_steps
-from app.services import idempotency, limits, outbox, retention
+from app.services import idempotency, job_runs, limits, outbox, retention
 from app.services.accounts import account_tokens, rate_limits, sessions
 from app.services.articles import changes, previews, tags, trash
 from app.services.bulk import imports
@@ -24,6 +25,7 @@ STEPS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
     "account tokens": partial(in_batches, purge=account_tokens.purge),
     "preview links": partial(in_batches, purge=previews.purge),
     "mails": partial(in_batches, purge=outbox.purge),
+    "job runs": partial(in_batches, purge=job_runs.purge),
     "idempotency keys": partial(in_batches, purge=idempotency.purge),
     "limit uses": limits.purge_uses,
     "upload reservations": partial(in_batches, purge=limits.purge_reservations),
@@ -39,16 +41,21 @@ STEPS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
 """What to delete, in this order. Each step returns the number of rows."""
 
 
-async def delete_expired(database: Database) -> None:
-    """Delete all expired rows, unless another process is doing so. Raises StepsFailed."""
+async def delete_expired(database: Database) -> int:
+    """Delete all expired rows, unless another process is doing so; return how many.
+
+    Raises StepsFailed.
+    """
     async with database.exclusively(LOCK) as is_held:
         if not is_held:
             logger.info("another process is deleting expired rows")
-            return
-        await run_steps({name: partial(_run, database, name) for name in STEPS})
+            return 0
+        return await run_steps({name: partial(_run, database, name) for name in STEPS})
 
 
-async def _run(database: Database, name: str) -> None:
+async def _run(database: Database, name: str) -> int:
     rows = await STEPS[name](database)
+    metrics.count("pressroom_job_rows_total", "housekeeping", by=rows)
     if rows:
         logger.info(f"deleted {rows} expired {name}")
+    return rows

@@ -8,12 +8,12 @@ from app.services.media import discarding
 from app.services.media.storage import Storage
 
 
-async def clean_up_media(database: Database, storage: Storage) -> None:
-    """Delete orphaned media, the files of deleted media, and abandoned uploads.
+async def clean_up_media(database: Database, storage: Storage) -> int:
+    """Delete orphaned media, the files of deleted media, and abandoned uploads; return how many.
 
     Raises StepsFailed.
     """
-    await run_steps(
+    return await run_steps(
         {
             "orphaned": partial(discarding.delete_orphaned, database),
             "discarded": partial(discarding.remove_discarded, database, storage=storage),

@@ -28,6 +28,7 @@ from app.models.community.favorite import ArticleCounts, Favorite
 from app.models.community.follow import Block, Follow, UserCounts
 from app.models.community.report import Report
 from app.models.idempotency_key import IdempotencyKey
+from app.models.job_run import JobRun
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.mail import Mail
 from app.models.media import ArticleMedia, DiscardedFolder, Media
@@ -57,6 +58,7 @@ __all__ = [
     "ImportRecord",
     "ImportedAddress",
     "Installation",
+    "JobRun",
     "LimitOverride",
     "LimitUse",
     "Mail",

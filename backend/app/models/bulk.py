@@ -70,13 +70,17 @@ Index(
 
 
 class Installation(Base):
-    """The identity of this server in its exports: a single row."""
+    """What all replicas of this server share: a single row."""
 
     __tablename__ = "installation"
     __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     uuid: Mapped[UUID]
+    """The identity of this server in its exports."""
+    maintenance: Mapped[str | None] = mapped_column(String(500))
+    """The sentence that refused writes get; None unless the server is in maintenance."""
+    maintenance_since: Mapped[datetime | None]
 
 
 class ImportRecord(Base):

@@ -27,6 +27,7 @@ from app.core.errors import (
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.headers import described
+from app.http.routing import allowed_in_maintenance
 from app.http.streaming import StreamedFile
 from app.routers.media.media import CurrentStorage
 from app.routers.paging import Paging
@@ -185,6 +186,7 @@ async def get_import_report(
 
 
 @router.post("/imports/{import_id}/cancel", responses=errors(ImportNotFound, LimitReached))
+@allowed_in_maintenance
 async def cancel_import(
     session: WriteSession, actor: ArticlesActor, import_id: ImportId
 ) -> ImportResponse:

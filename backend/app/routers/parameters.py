@@ -78,4 +78,5 @@ TagSlug = Annotated[str, Path(description="A tag's slug", max_length=100, exampl
 RevisionId = Annotated[Id, Path(description="A revision's id", examples=[1])]
 PreviewLinkId = Annotated[Id, Path(description="A preview link's id", examples=[1])]
 ImportId = Annotated[Id, Path(description="An import's id", examples=[1])]
+MailId = Annotated[Id, Path(description="A mail's id", examples=[1])]
 MediaId = Annotated[Id, Path(description="An image's id", examples=[1])]

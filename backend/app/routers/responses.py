@@ -28,13 +28,20 @@ from app.core.errors import (
     QuotaExceeded,
     SecondFactorRequired,
     ServiceUnavailable,
+    UnderMaintenance,
     UnknownHost,
     UnsupportedMediaType,
 )
 from app.core.limits import LimitKind
 from app.http.errors import error_body, headers_of, status_of
 from app.http.headers import described
-from app.http.routing import dependency_errors, no_store, query_parameters, uses_credentials
+from app.http.routing import (
+    dependency_errors,
+    is_refused_in_maintenance,
+    no_store,
+    query_parameters,
+    uses_credentials,
+)
 from app.routers.idempotency import IdempotentRoute
 from app.routers.paging import page_headers
 from app.schemas.error import ErrorBody, Finding
@@ -136,6 +143,8 @@ class DescribedRoute(IdempotentRoute):
         types: list[type[PressroomError]] = [*COMMON_ERRORS, *dependency_errors(self.dependant)]
         if self.body_field is not None:
             types.append(UnsupportedMediaType)
+        if is_refused_in_maintenance(self):
+            types.append(UnderMaintenance)
         calls = [each.call for each in self.dependant.dependencies]
         if "GET" in (self.methods or ()) and no_store not in calls:
             types.append(PreconditionFailed)

@@ -3,8 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
+from pydantic import Field
+
 from app.schemas.page import CursorQuery
-from app.schemas.types import Id, Line, Output
+from app.schemas.types import Id, Input, Line, Moment, Output
 
 
 class AuditEventResponse(Output):
@@ -22,10 +24,16 @@ class AuditEventResponse(Output):
     request_id: str | None
 
 
-class AuditQuery(CursorQuery):
-    """Filters and page of the audit trail."""
+class AuditFilter(Input):
+    """Filters of the audit trail."""
 
     action: Annotated[str, Line(50)] | None = None
     actor: Id | None = None
     subject: Annotated[str, Line(50)] | None = None
     subject_id: Id | None = None
+    since: Annotated[Moment | None, Field(description="Recorded at this time or later")] = None
+    until: Annotated[Moment | None, Field(description="Recorded before this time")] = None
+
+
+class AuditQuery(AuditFilter, CursorQuery):
+    """Filters and page of the audit trail."""

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
-from app.core import clock
+from app.core import clock, metrics
 from app.core.logging import request_id
 from app.core.plurals import counted
 from app.db.session import BEFORE_COMMIT, COMMIT_LOG
@@ -78,7 +78,10 @@ class AuditAction(StrEnum):
     UPDATE_REPORT = "UPDATE_REPORT"
     RECOUNT_COUNTERS = "RECOUNT_COUNTERS"
     REQUEUE_MAILS = "REQUEUE_MAILS"
+    CANCEL_MAIL = "CANCEL_MAIL"
     RUN_JOB = "RUN_JOB"
+    BEGIN_MAINTENANCE = "BEGIN_MAINTENANCE"
+    END_MAINTENANCE = "END_MAINTENANCE"
 
 
 _VERBS = {
@@ -111,7 +114,10 @@ _VERBS = {
     "RESET_LOGIN_LIMITS": "got new login limits",
     "RECOUNT": "corrected",
     "REQUEUE": "queued again",
+    "CANCEL": "cancelled",
     "RUN": "run",
+    "BEGIN_MAINTENANCE": "put into maintenance",
+    "END_MAINTENANCE": "taken out of maintenance",
     "CHANGE_PASSWORD": "changed their password",
     "RESET_PASSWORD": "got a new password",
     "CHANGE_EMAIL": "changed their email",
@@ -141,6 +147,9 @@ EVENT_PARAMETERS = [bindparam(name, type_=ARRAY(each.type)) for name, each in _P
 _INSERT = text(INSERT_EVENTS).bindparams(*EVENT_PARAMETERS)
 
 
+_LOGIN_RESULTS = {AuditAction.LOGIN: "ok", AuditAction.LOGIN_FAILED: "refused"}
+
+
 def record(
     session: AsyncSession,
     action: AuditAction,
@@ -159,6 +168,8 @@ def record(
     because it has no account. `subject_id` is None if the subject is unknown, or
     if there are several; `count` is then their number.
     """
+    if action in _LOGIN_RESULTS:
+        metrics.count("pressroom_logins_total", _LOGIN_RESULTS[action])
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
     noun = _NOUNS.get(subject, subject)
     name = f"{noun[0].upper()}{noun[1:]} {subject_id}" if subject_id else f"Unknown {noun}"

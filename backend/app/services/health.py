@@ -6,9 +6,12 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from app.core.errors import ServiceUnavailable
+from app.db.failures import is_disk_full
 from app.db.revisions import head, is_known
 from app.db.session import Database
 from app.schemas.health import Readiness
+
+DISK_FULL = "The disk of the database is full: reading goes on, and writing fails"
 
 _MIGRATED = text("SELECT to_regclass('alembic_version')")
 _REVISION = text("SELECT version_num FROM alembic_version")
@@ -60,6 +63,9 @@ async def check_readiness(database: Database) -> Readiness:
     An unknown revision belongs to a newer release. Migrations are compatible with the running old
     version, so old replicas stay in service during an upgrade.
 
+    A full disk of the database is a warning: reading goes on, and without any ready replica it
+    would not.
+
     Raises ServiceUnavailable with the reason.
     """
     async with database.unit_of_work() as session:  # always on the primary
@@ -69,10 +75,14 @@ async def check_readiness(database: Database) -> Readiness:
     if revision is None:
         raise ServiceUnavailable("The database is not migrated: run `pressroom migrate`")
     if revision == head():
-        return Readiness(revision=revision, ahead=False)
+        return Readiness(revision=revision, ahead=False, warnings=_warnings())
     if is_known(revision):
         raise ServiceUnavailable(
             f"The database is at revision {revision}, but this release needs {head()}:"
             " run `pressroom migrate`"
         )
-    return Readiness(revision=revision, ahead=True)
+    return Readiness(revision=revision, ahead=True, warnings=_warnings())
+
+
+def _warnings() -> list[str]:
+    return [DISK_FULL] if is_disk_full() else []

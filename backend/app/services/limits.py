@@ -43,7 +43,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import COMMAND_LINE, Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.auth.permissions import Action, require
-from app.core import clock
+from app.core import clock, metrics
 from app.core.conditional import Precondition
 from app.core.config import get_settings
 from app.core.enums import Role
@@ -404,6 +404,7 @@ async def _raise_limit_reached(
     window = limit.per.total_seconds()
     levels = await _levels(session, parameters["subject"], {kind: limit._replace(amount=amount)})
     seconds = window if cost > amount else (levels[kind] + cost - amount) * window / amount
+    metrics.count("pressroom_limited_requests_total", kind.value)
     raise LimitReached(
         f"The limit is {amount} {kind.replace('_', ' ')} {_WINDOW_NAMES[limit.per]}; try again"
         " after Retry-After seconds, or ask an administrator for a higher limit",

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity
 from app.auth.permissions import Action, require
 from app.core import clock
+from app.core.errors import MailNotCancellable, MailNotFound, MailNotRetryable
 from app.db.reading import Reader
 from app.db.selection import Selection
 from app.models.mail import Mail
@@ -129,6 +130,63 @@ async def requeue(
             session, action, actor_id=actor.id, subject="mail", subject_id=None, count=count
         )
     return count
+
+
+async def retry(session: AsyncSession, *, mail_id: int, actor: Identity) -> None:
+    """Make a failed mail due now. Raises NotAuthorized, MailNotFound, MailNotRetryable."""
+    if await requeue(session, mail_ids=[mail_id], actor=actor):
+        return
+    await _require_mail(session, mail_id)
+    raise MailNotRetryable
+
+
+async def cancel_mail(session: AsyncSession, *, mail_id: int, actor: Identity) -> None:
+    """Cancel a mail that waits for delivery, as an administrator.
+
+    A mail that is being delivered may still be sent. Raises NotAuthorized, MailNotFound,
+    MailNotCancellable.
+    """
+    require(actor, Action.OPERATE, owner_id=actor.id)
+    cancelled = await session.scalar(
+        update(Mail)
+        .where(Mail.id == mail_id, Mail.next_attempt_at.is_not(None))
+        .values(next_attempt_at=None, details=None, error=CANCELLED)
+        .returning(Mail.id)
+    )
+    if cancelled is None:
+        await _require_mail(session, mail_id)
+        raise MailNotCancellable
+    action = AuditAction.CANCEL_MAIL
+    audit.record(session, action, actor_id=actor.id, subject="mail", subject_id=mail_id)
+
+
+async def _require_mail(session: AsyncSession, mail_id: int) -> None:
+    if await session.get(Mail, mail_id) is None:
+        raise MailNotFound
+
+
+class MailCounts(NamedTuple):
+    """The state of the mail queue."""
+
+    queued: int
+    failed: int
+    oldest: datetime | None
+    """When the oldest queued mail was requested."""
+
+
+_IS_QUEUED = Mail.next_attempt_at.is_not(None)
+_COUNTS = select(
+    func.count().filter(_IS_QUEUED).label("queued"),
+    func.count()
+    .filter(_UNSENT, Mail.error.is_not(None), Mail.next_attempt_at.is_(None))
+    .label("failed"),
+    func.min(Mail.created_at).filter(_IS_QUEUED).label("oldest"),
+)
+
+
+async def count_mails(reader: Reader) -> MailCounts:
+    """Count queued mails, and those that were given up or dropped in the last week."""
+    return MailCounts._make((await reader.execute(_COUNTS)).one())
 
 
 async def cancel_batch(session: AsyncSession, batch: Batch) -> int:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app import __version__
 from app.core.config import Environment, Settings
 from app.http.middleware import Envelope, ErrorBoundary, ErrorResponder
+from app.http.tracing import OFF
 from app.web import assets
 from app.web.account.routes import ROUTERS as ACCOUNT
 from app.web.administration.routes import ROUTERS as ADMINISTRATION
@@ -64,7 +65,7 @@ def create_pages(settings: Settings, state: State) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=OFF,
     )
     pages.state = state
     # Inside Starlette's ServerErrorMiddleware, which would answer in plain text.

@@ -31,13 +31,15 @@ from app.core.errors import (
     RecentLoginRequired,
     TooManyAtOnce,
     TooManyAttempts,
+    UnderMaintenance,
 )
 from app.core.logging import request_id
 from app.http.errors import allowed_methods, cache_headers, headers_of, status_of
+from app.http.routing import SAFE_METHODS
 from app.web.csrf import ForeignRequest, InvalidFormToken
 from app.web.forms import Form, FormError
 from app.web.rendering import PRIVATE, Renderer, page
-from app.web.routing import SAFE_METHODS, prepare, redirect
+from app.web.routing import prepare, redirect
 
 SIGN_IN = "/studio/sign-in"
 CONFIRM = "/studio/confirm"
@@ -53,6 +55,7 @@ CORRECTABLE = (
     PreconditionFailed,
     TooManyAtOnce,
     TooManyAttempts,
+    UnderMaintenance,
 )
 """Errors after which the form is shown again."""
 _FORWARDED_HEADERS = frozenset({b"accept-language", b"cookie", b"host", b"user-agent"})

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse
 
+from app.core import metrics
 from app.core.config import get_settings
 from app.core.errors import (
     NotAuthenticated,
@@ -20,14 +21,13 @@ from app.core.errors import (
     UnsupportedMediaType,
 )
 from app.http.middleware import largest_form
-from app.http.routing import FORM_TYPES, StrictRequest, StrictRoute
+from app.http.routing import FORM_TYPES, SAFE_METHODS, StrictRequest, StrictRoute
 from app.web import csrf
 from app.web.forms import Form
 from app.web.localization import catalogues, language_or_source, negotiate, set_language
 from app.web.messages import set_message
 from app.web.sessions import page_session
 
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
 MAX_RECEIVE_SECONDS = 15 * 60
 """The maximum time to receive a form. STREAM_SECONDS may set a shorter one."""
@@ -139,6 +139,7 @@ async def _admit_large_body(request: Request) -> AsyncIterator[None]:
     user_id, largest = session.identity.id, largest_form(settings)
     size = largest if is_chunked else int(length)
     if _received_bytes[user_id] + size > largest:
+        metrics.count("pressroom_limited_requests_total", "forms")
         raise TooManyAtOnce
     if _received_bytes.total() + size > MAX_LARGEST_FORMS * largest:
         raise ServiceUnavailable("Too many uploads at once")

@@ -1142,7 +1142,7 @@ async def test_long_text_is_rendered_in_a_thread(monkeypatch: pytest.MonkeyPatch
     for content in ("a " * 26_000, "é" * 26_000, "*" * 6000):
         assert await render(content) == original(content, markdown._Budget())
     assert len(threads) == 3
-    assert all(name.startswith("markdown") for name in threads)
+    assert all(name.startswith("rendering") for name in threads)
 
 
 async def test_event_loop_is_not_blocked() -> None:

@@ -31,7 +31,7 @@ async def use(engine: AsyncEngine) -> int | None:
 async def until_waiting(engine: AsyncEngine, count: int) -> None:
     """Return once `count` tasks wait for a connection."""
     pool: Any = engine.pool
-    while len(pool._pool._tasks._waiting) < count:  # noqa: ASYNC110 - the pool has no event
+    while len(pool._pool.tasks._waiting) < count:  # noqa: ASYNC110 - the pool has no event
         await asyncio.sleep(0)
 
 

@@ -39,4 +39,9 @@ def test_readiness_follows_migrations_without_restart(waiting: Api, empty_databa
     execute(empty_database, "UPDATE alembic_version SET version_num = 'from-the-future'")
     ahead = waiting.client.get("/health/ready")
     assert ahead.status_code == 200
-    assert ahead.json() == {"status": "ready", "revision": "from-the-future", "ahead": True}
+    assert ahead.json() == {
+        "status": "ready",
+        "revision": "from-the-future",
+        "ahead": True,
+        "warnings": [],
+    }

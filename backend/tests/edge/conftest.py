@@ -65,6 +65,7 @@ def pytest_runtest_makereport(
 def stack() -> Iterator[Stack]:
     stack = Stack(free_port())
     with stack.project.running():
+        stack.wait_for_change_feed()
         yield stack
 
 

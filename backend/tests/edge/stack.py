@@ -90,15 +90,26 @@ class Stack:
             seconds=120,
         )
 
+    def wait_for_change_feed(self) -> None:
+        """Wait until nginx has read the change feed once. It then empties its cache."""
+        cursor = ("exec", "-T", "nginx", "cat", "/tmp/cursor")
+        wait_until(
+            lambda: self.project.run_captured(*cursor).returncode == 0,
+            "nginx has read the change feed",
+            seconds=60,
+        )
+
     @contextmanager
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
         """Run another nginx with other files or settings, for the same backend."""
         changed = Stack(self.port, {**self.settings, **settings}, (*self.files, *files))
         changed.up("--no-deps", "nginx", "nginx-config")
+        changed.wait_for_change_feed()
         try:
             yield changed
         finally:
             self.up("--no-deps", "nginx", "nginx-config")
+            self.wait_for_change_feed()
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client with persistent connections."""

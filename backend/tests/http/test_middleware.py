@@ -142,13 +142,18 @@ class TestLogLine:
         for secret in (PASSWORD, token, headers["Authorization"], "not-a-token", "access_token="):
             assert secret not in logged
 
+    @pytest.mark.parametrize("path", ["/x", "/x/previews/"])
     async def test_line_break_in_path_cannot_forge_a_line(
-        self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
+        self,
+        client: httpx.AsyncClient,
+        capsys: pytest.CaptureFixture[str],
+        settings: Settings,
+        path: str,
     ) -> None:
         configure_logging(settings)
-        await client.get("/x%0A2026-01-01 [info] GET /admin -> 200")
+        await client.get(f"{path}%0A2026-01-01 [info] GET /admin -> 200")
         line = _line(capsys, "/admin")
-        assert "GET /x%0A2026-01-01" in line
+        assert f"GET {path}%0A2026-01-01" in line
 
     @pytest.mark.parametrize(
         ("path", "logged"),

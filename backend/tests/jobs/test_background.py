@@ -12,11 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Environment, Settings
 from app.core.errors import ServiceUnavailable
-from app.core.job_states import JobState
+from app.core.job_states import JobState, StepsFailed
 from app.db.session import Database
 from app.jobs.background import Job, create_jobs, repeat, run_jobs
 from app.jobs.housekeeping import delete_expired
-from app.jobs.steps import StepsFailed
 from app.models import AccountToken, Mail
 from app.services.accounts.mail_delivery import DeliveryError
 from app.services.outbox import MailKind

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import clock
 from app.core.config import Settings
 from app.core.errors import ServiceUnavailable
+from app.core.job_states import StepsFailed
 from app.db.session import Database
 from app.jobs import housekeeping
-from app.jobs.steps import StepsFailed
 from app.models import (
     Article,
     Attempt,

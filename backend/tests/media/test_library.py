@@ -19,9 +19,9 @@ from app.core.conditional import Precondition
 from app.core.config import Settings, get_settings
 from app.core.enums import Role
 from app.core.errors import MediaInUse
+from app.core.job_states import StepsFailed
 from app.db.session import Database
 from app.jobs.media import clean_up_media
-from app.jobs.steps import StepsFailed
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
 from app.services.articles.images import delete_media_of_articles, update_media_references
 from app.services.media import discarding

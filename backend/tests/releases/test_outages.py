@@ -19,6 +19,7 @@ NO_REUSE = httpx.Limits(max_keepalive_connections=0)
 
 @pytest.mark.parametrize("services", [("db",), ("backend",), ("db", "backend")])
 def test_outage(running: Release, author: dict[str, str], services: tuple[str, ...]) -> None:
+    running.wait_for_change_feed()
     with running.client(limits=NO_REUSE) as client:
         paths = [f"/articles/{publish(client, author)['id']}" for _ in range(2)]
         page, withdrawn = paths

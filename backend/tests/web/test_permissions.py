@@ -146,6 +146,8 @@ EXPECTED: dict[str, Statuses] = {
     "POST /studio/media/{media_id}": Statuses(401, 404, 404, 404),
     "POST /studio/media/{media_id}/delete": Statuses(401, 404, 404, 404),
     "GET /studio/admin": Statuses(303, 403, 403, 200),
+    "POST /studio/admin/maintenance": Statuses(401, 403, 403, 422),
+    "POST /studio/admin/maintenance/end": Statuses(401, 403, 403, 303),
     "GET /studio/admin/audit": Statuses(303, 403, 403, 200),
     "GET /studio/admin/mails": Statuses(303, 403, 403, 200),
     "POST /studio/admin/mails/requeue": Statuses(401, 403, 403, 303),

@@ -8,7 +8,7 @@ from app.core.config import get_settings
 from app.core.errors import IncorrectCode, IncorrectPassword, LimitReached, TooManyAttempts
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.http.routing import no_store
+from app.http.routing import allowed_in_maintenance, no_store
 from app.routers.responses import create_router, errors
 from app.schemas.accounts.own_data import OwnDataRequest
 from app.schemas.accounts.recovery import Accepted, EmailChange, PasswordChange
@@ -52,6 +52,7 @@ async def change_email(
         **errors(LimitReached, IncorrectPassword, IncorrectCode, TooManyAttempts),
     },
 )
+@allowed_in_maintenance
 async def export_account(
     database: CurrentDatabase, user: ConfirmingUser, confirmation: OwnDataRequest
 ) -> StreamingResponse:

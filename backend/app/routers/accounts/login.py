@@ -16,7 +16,7 @@ from app.core.errors import (
     TooManyAttempts,
 )
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.http.routing import no_store
+from app.http.routing import allowed_in_maintenance, no_store
 from app.routers.accounts.refresh_tokens import (
     KnownCookie,
     OptionalPresentedToken,
@@ -49,6 +49,7 @@ The schema has another name: openapi-python-client selects the media type by the
     openapi_extra=AS_JSON,
     responses=errors(LimitReached, InvalidCredentials, SecondFactorRequired, TooManyAttempts),
 )
+@allowed_in_maintenance
 async def login(
     *,
     session: WriteSession,
@@ -70,6 +71,7 @@ async def login(
     "/login/second-factor",
     responses=errors(LimitReached, InvalidChallenge, InvalidCode, TooManyAttempts),
 )
+@allowed_in_maintenance
 async def log_in_with_second_factor(
     *,
     database: CurrentDatabase,
@@ -85,6 +87,7 @@ async def log_in_with_second_factor(
 
 
 @router.post("/refresh")
+@allowed_in_maintenance
 async def refresh(
     database: CurrentDatabase, presented: PresentedToken, response: Response
 ) -> Tokens:
@@ -94,6 +97,7 @@ async def refresh(
 
 
 @router.post("/logout", status_code=status.HTTP_204_NO_CONTENT, responses=errors(NotAuthenticated))
+@allowed_in_maintenance
 async def log_out(
     session: WriteSession,
     identity: LogoutUser,
@@ -107,6 +111,7 @@ async def log_out(
 
 
 @router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT)
+@allowed_in_maintenance
 async def log_out_everywhere(session: WriteSession, actor: Actor, response: Response) -> None:
     """End all your sessions on all devices; API keys stay."""
     await sessions.log_out_everywhere(session, actor=actor)

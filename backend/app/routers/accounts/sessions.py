@@ -7,7 +7,7 @@ from fastapi import Depends, status
 from app.auth.dependencies import Actor, CurrentUser
 from app.core.errors import SessionNotFound
 from app.db.dependencies import ReadConnection, WriteSession
-from app.http.routing import no_store
+from app.http.routing import allowed_in_maintenance, no_store
 from app.routers.parameters import Page, SessionId
 from app.routers.responses import create_router, errors
 from app.schemas.accounts.session import SessionResponse
@@ -27,6 +27,7 @@ async def list_sessions(
 @router.delete(
     "/{session_id}", status_code=status.HTTP_204_NO_CONTENT, responses=errors(SessionNotFound)
 )
+@allowed_in_maintenance
 async def end_session(session: WriteSession, actor: Actor, session_id: SessionId) -> None:
     """End a session; its tokens are refused from then on."""
     await sessions.end_session(session, session_id=session_id, actor=actor)

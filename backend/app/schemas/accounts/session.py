@@ -1,8 +1,10 @@
 """Active sessions of a user."""
 
 from datetime import datetime
+from enum import StrEnum
 
-from app.schemas.types import Output
+from app.schemas.page import CursorQuery
+from app.schemas.types import Id, Output
 
 
 class SessionResponse(Output):
@@ -15,3 +17,25 @@ class SessionResponse(Output):
     ip: str | None
     user_agent: str
     current: bool
+
+
+class SessionKind(StrEnum):
+    """What opened a session: this API, the RealWorld API, or a page."""
+
+    API = "api"
+    REALWORLD = "realworld"
+    PAGE = "page"
+
+
+class UserSessionResponse(SessionResponse):
+    """An active session with its user, for administrators."""
+
+    user_id: int
+    username: str
+    kind: SessionKind
+
+
+class SessionQuery(CursorQuery):
+    """Filter and page of the list of all users' sessions."""
+
+    user: Id | None = None

@@ -75,7 +75,9 @@ async def authenticate(
     known_by = account and account.known_by
     password = form.password.get_secret_value()
     async with rate_limits.attempt(
-        database, rate_limits.password_limits(name, client=client, known_by=known_by)
+        database,
+        rate_limits.password_limits(name, client=client, known_by=known_by),
+        is_login=True,
     ):
         valid = await security.verify_password(password, account and account.hashed_password)
         if account is None or not valid or not account.is_active:

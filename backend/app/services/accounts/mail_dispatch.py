@@ -50,12 +50,13 @@ class MailDispatcher:
         self._slow_domains: set[str] = set()
         self._next_urgent_check = 0.0
 
-    async def deliver_due(self) -> None:
-        """Deliver mails until none is due and none is being delivered.
+    async def deliver_due(self) -> int:
+        """Deliver mails until none is due and none is being delivered; return how many.
 
         Raises ServiceUnavailable if the database is not available.
         """
         running: _Deliveries = {}
+        count = 0
         try:
             while True:
                 error = await self._start_due(running)
@@ -64,9 +65,10 @@ class MailDispatcher:
                 await asyncio.wait(
                     running, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
-                self._collect(running)
+                count += self._collect(running)
             if error is not None:
                 raise error
+            return count
         finally:
             for task in running:
                 task.cancel()
@@ -125,11 +127,13 @@ class MailDispatcher:
         except Exception:
             logger.exception(f"mail {claim.mail_id} not delivered")
 
-    def _collect(self, running: _Deliveries) -> None:
-        """Remove the completed deliveries, and remember which domains are slow."""
-        for task in [task for task in running if task.done()]:
+    def _collect(self, running: _Deliveries) -> int:
+        """Remove the completed deliveries, and remember which domains are slow; return how many."""
+        completed = [task for task in running if task.done()]
+        for task in completed:
             delivery = running.pop(task)
             if delivery.is_slow:
                 self._slow_domains.add(delivery.domain)
             else:
                 self._slow_domains.discard(delivery.domain)
+        return len(completed)

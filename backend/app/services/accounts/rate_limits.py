@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Client, Identity, network_of
 from app.auth.keys import derived_keys
-from app.core import clock
+from app.core import clock, metrics
 from app.core.config import get_settings
 from app.core.errors import (
     IncorrectCode,
@@ -60,6 +60,10 @@ MAX_DOUBLINGS = 20
 
 
 _waiting = 0
+
+
+ATTEMPTS = "attempts"
+"""The label of these limits in the metrics."""
 
 
 class Limit(NamedTuple):
@@ -188,7 +192,9 @@ _LOCK_OUT = update(Attempt).where(_HAS_KEY).values(closed_until=bindparam("until
 
 
 @asynccontextmanager
-async def attempt(database: Database, limits: Sequence[Limit]) -> AsyncIterator[None]:
+async def attempt(
+    database: Database, limits: Sequence[Limit], *, is_login: bool = False
+) -> AsyncIterator[None]:
     """Count the block as an attempt, which fails if the block raises one of WRONG_CREDENTIALS.
 
     While the burst is used up by pending attempts, waits for their results, so that concurrent
@@ -196,7 +202,13 @@ async def attempt(database: Database, limits: Sequence[Limit]) -> AsyncIterator[
     of work, so the block must not hold a connection at its end. Raises TooManyAttempts during a
     lockout.
     """
-    await _begin_when_possible(database, limits)
+    try:
+        await _begin_when_possible(database, limits)
+    except TooManyAttempts:
+        metrics.count("pressroom_limited_requests_total", ATTEMPTS)
+        if is_login:
+            metrics.count("pressroom_logins_total", "limited")
+        raise
     try:
         yield
     except WRONG_CREDENTIALS:
@@ -272,6 +284,7 @@ async def count(database: Database, limits: Sequence[Limit]) -> None:
             parameters = _parameters(limit)
             failures = await session.scalar(_COUNT, parameters)
             if failures is None:
+                metrics.count("pressroom_limited_requests_total", ATTEMPTS)
                 await _raise_if_locked_out(session, parameters)
             await _lock_out(session, limit, failures or 0)
 

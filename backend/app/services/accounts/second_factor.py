@@ -243,7 +243,7 @@ async def complete_login(
         await _challenged_factor(lookup, challenge)
         known_by = await lookup.scalar(select(known_client).where(User.id == user_id))
     limits = rate_limits.code_limits(user_id, client=client, known_by=known_by)
-    async with rate_limits.attempt(database, limits):
+    async with rate_limits.attempt(database, limits, is_login=True):
         async with database.unit_of_work() as session:
             factor = await _challenged_factor(session, challenge)
             if await _consume_code(session, factor, form.code):

@@ -18,6 +18,7 @@ from sqlalchemy import (
     cast,
     exists,
     func,
+    literal,
     null,
     or_,
     select,
@@ -53,11 +54,18 @@ from app.db.session import Database, constraint_errors, paged
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
 from app.schemas.accounts.login import Tokens
-from app.schemas.accounts.session import SessionResponse
+from app.schemas.accounts.session import (
+    SessionKind,
+    SessionQuery,
+    SessionResponse,
+    UserSessionResponse,
+)
 from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.limits import LimitedUser
+from app.services.pages.keyset import Keyset, keyset, read_page
+from app.services.pages.paging import ListPage
 from app.services.purging import Batch, delete_oldest, update_oldest
 
 MAX_KNOWN_PLACES = 1000
@@ -334,6 +342,59 @@ async def list_sessions_of(
     ids = {"user_id": user_id, "current_id": actor.session_id}
     rows = await reader.execute(_LIST, {**ids, **_active_parameters(), **page.model_dump()})
     return [_SESSION.read(row) for row in rows]
+
+
+_USER_SESSION = Selection.of(
+    UserSessionResponse,
+    UserSession,
+    ip=func.host(UserSession.ip),
+    current=UserSession.id.is_not_distinct_from(bindparam("current_id", type_=BigInteger)),
+    username=User.username,
+    kind=case(
+        (UserSession.by_page, literal(SessionKind.PAGE.value)),
+        (UserSession.by_conduit, literal(SessionKind.REALWORLD.value)),
+        else_=literal(SessionKind.API.value),
+    ),
+)
+_ALL = select(*_USER_SESSION.columns).join(User).where(_ACTIVE)
+_OF_USER = UserSession.user_id == bindparam("user_id", type_=BigInteger)
+
+
+def _all_sessions(*conditions: ColumnElement[bool]) -> Keyset[UserSessionResponse]:
+    return keyset("sessions", _USER_SESSION, _ALL.where(*conditions), UserSession.id)
+
+
+_SESSIONS, _SESSIONS_OF_USER = _all_sessions(), _all_sessions(_OF_USER)
+
+
+async def list_all_sessions(
+    reader: Reader, *, query: SessionQuery, user: Identity
+) -> ListPage[UserSessionResponse]:
+    """List the active sessions of all users or of one, the last opened first.
+
+    Raises NotAuthorized, InvalidCursor.
+    """
+    require(user, Action.RESET_CREDENTIALS, owner_id=user.id)
+    parameters = {"current_id": user.session_id, **_active_parameters()}
+    if query.user is None:
+        return await read_page(reader, _SESSIONS, query=query, parameters=parameters)
+    parameters["user_id"] = query.user
+    return await read_page(
+        reader, _SESSIONS_OF_USER, query=query, parameters=parameters, of=query.user
+    )
+
+
+async def end_any_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:
+    """End a session of any user, as an administrator.
+
+    Raises NotAuthorized, LimitReached, and SessionNotFound for an ended session.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=actor.id)
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
+    if not await _end(session, UserSession.id == session_id):
+        raise SessionNotFound
+    action = AuditAction.REVOKE_SESSION
+    audit.record(session, action, actor_id=actor.id, subject="session", subject_id=session_id)
 
 
 async def end_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:

@@ -100,17 +100,19 @@ _ANNOUNCE = (
 )
 
 
-async def announce_due(database: Database) -> None:
-    """Announce scheduled articles that are due; several processes may run this at once.
+async def announce_due(database: Database) -> int:
+    """Announce scheduled articles that are due; return how many. Several processes may run this.
 
     Their visibility does not depend on it. Locked articles are skipped: the update that holds the
     lock announces them.
     """
-    count = BATCH
+    total, count = 0, BATCH
     while count == BATCH:
         async with database.autocommit() as connection:
             done = await connection.execute(_ANNOUNCE, {"now": clock.now()})
         count = cast("CursorResult[Any]", done).rowcount
+        total += count
+    return total
 
 
 _later = aliased(Change)

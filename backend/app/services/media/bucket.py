@@ -1,8 +1,8 @@
 """Media storage in an Amazon S3 bucket, or in any S3-compatible service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,21 @@ class BucketStorage:
             )
             async for chunk in response.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
+
+    async def load(self, folder: str) -> Mapping[str, bytes]:
+        files: dict[str, bytes] = {}
+        # Files are moved one by one while it is withdrawn: one may be in either place.
+        for prefix in (folder, f"{DELETED}/{folder}", folder):
+            with _map_errors():
+                async for objects in obstore.list(self._store, prefix=prefix):
+                    for item in objects:
+                        name = item["path"].rpartition("/")[2]
+                        if name in files:
+                            continue
+                        with suppress(FileNotFoundError, NotFoundError):
+                            response = await obstore.get_async(self._store, item["path"])
+                            files[name] = bytes(await response.bytes_async())
+        return files
 
     async def withdraw(self, folder: str) -> None:
         await self._move(folder, f"{DELETED}/{folder}")

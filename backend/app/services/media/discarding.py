@@ -95,16 +95,19 @@ _REFERENCED = select(Media.folder).where(
 _INSERT_IF_MISSING = insert(DiscardedFolder).on_conflict_do_nothing()
 
 
-async def delete_orphaned(database: Database) -> None:
-    """Delete images without an owner that no article references."""
+async def delete_orphaned(database: Database) -> int:
+    """Delete images without an owner that no article references; return how many."""
     async with database.unit_of_work() as session:
         media_ids = list(await session.scalars(_ORPHANED))
         if media_ids:  # the rows are locked: this statement sees references added in the meantime
             await session.execute(delete(Media).where(Media.id.in_(media_ids), ~_IS_REFERENCED))
+    return len(media_ids)
 
 
-async def remove_discarded(database: Database, *, storage: Storage) -> None:
+async def remove_discarded(database: Database, *, storage: Storage) -> int:
     """Withdraw and delete the files of deleted images, and of uploads that were not completed.
+
+    Returns the number of folders.
 
     Each folder is claimed first by setting a later date. Other processes then skip it, and an
     upload that still wants to use the folder fails. No database connection is held while files
@@ -122,6 +125,7 @@ async def remove_discarded(database: Database, *, storage: Storage) -> None:
             failed = error
     if failed is not None:
         raise failed
+    return len(folders)
 
 
 async def _remove(folder: str, database: Database, storage: Storage) -> None:

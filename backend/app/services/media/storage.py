@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -43,6 +43,9 @@ class Storage(Protocol):
 
     def read(self, folder: str, name: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes of a file from `start` to `end` (exclusive)."""
+
+    async def load(self, folder: str) -> Mapping[str, bytes]:
+        """Return the files of a folder by name, also of a withdrawn one; none if it is missing."""
 
     async def withdraw(self, folder: str) -> None:
         """Keep a folder if it exists, but no longer serve it."""
@@ -120,6 +123,22 @@ class LocalStorage:
                 yield chunk
         finally:
             file.close()
+
+    async def load(self, folder: str) -> Mapping[str, bytes]:
+        return await asyncio.to_thread(self._load, folder)
+
+    def _load(self, folder: str) -> Mapping[str, bytes]:
+        # It may be withdrawn, or restored, while it is read.
+        for parent in (self._files, self._deleted, self._files):
+            try:
+                return {
+                    file.name: file.read_bytes()
+                    for file in sorted((parent / folder).iterdir())
+                    if is_media_file(folder, file.name) and not file.is_symlink()
+                }
+            except FileNotFoundError:
+                continue
+        return {}
 
     async def withdraw(self, folder: str) -> None:
         with suppress(FileNotFoundError):

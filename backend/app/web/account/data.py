@@ -8,6 +8,7 @@ from app.core.config import get_settings
 from app.core.enums import ExportFormat
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.http.routing import allowed_in_maintenance
 from app.http.streaming import StreamedFile
 from app.schemas.accounts.own_data import OwnDataRequest
 from app.schemas.accounts.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
@@ -40,6 +41,7 @@ async def show_data(request: Request, reader: ReadConnection, user: PageUser) ->
 
 
 @router.post(DATA)
+@allowed_in_maintenance
 async def download_account(
     form: SubmittedForm, database: CurrentDatabase, user: PageUser
 ) -> Response:

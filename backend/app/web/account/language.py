@@ -2,6 +2,7 @@
 
 from fastapi import Request, Response
 
+from app.http.routing import allowed_in_maintenance
 from app.web.account.sign_in import next_page
 from app.web.forms import FormError, SubmittedForm
 from app.web.localization import catalogues, language_name, set_language
@@ -35,6 +36,7 @@ async def show_languages(request: Request, user: OptionalPageUser) -> Response:
 
 
 @router.post("/studio/language")
+@allowed_in_maintenance
 async def choose_language(request: Request, form: SubmittedForm) -> Response:
     """Store the language in a cookie; delete the cookie for that of the browser."""
     language = form.text("language")

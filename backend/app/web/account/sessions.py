@@ -6,6 +6,7 @@ from fastapi import Path, Request, Response
 
 from app.core.errors import SessionNotFound
 from app.db.dependencies import ReadConnection
+from app.http.routing import allowed_in_maintenance
 from app.schemas.page import MAX_LIMIT, PageQuery
 from app.schemas.types import Id
 from app.services.accounts import sessions
@@ -59,6 +60,7 @@ def describe_agent(user_agent: str) -> str:
 
 @router.post(SESSIONS + "/others/end")
 @form_page(SESSIONS)
+@allowed_in_maintenance
 async def end_other_sessions(session: PageWriteSession, user: PageUser) -> Response:
     """End all sessions except for the current one."""
     await sessions.end_others(session, actor=user)
@@ -67,6 +69,7 @@ async def end_other_sessions(session: PageWriteSession, user: PageUser) -> Respo
 
 @router.post(SESSIONS + "/all/end")
 @form_page(SESSIONS)
+@allowed_in_maintenance
 async def end_all_sessions(session: PageWriteSession, user: PageUser) -> Response:
     """End all sessions, also the current one."""
     await sessions.log_out_everywhere(session, actor=user)
@@ -77,6 +80,7 @@ async def end_all_sessions(session: PageWriteSession, user: PageUser) -> Respons
 
 @router.post(SESSIONS + "/{session_id}/end")
 @form_page(SESSIONS)
+@allowed_in_maintenance
 async def end_session(session: PageWriteSession, user: PageUser, session_id: SessionId) -> Response:
     """End one session. One that has ended meanwhile is no error."""
     try:

@@ -6,6 +6,7 @@ from app.auth.dependencies import CurrentClient
 from app.core.errors import SecondFactorRequired
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.db.session import Database
+from app.http.routing import allowed_in_maintenance
 from app.schemas.accounts.login import LoginForm
 from app.schemas.accounts.second_factor import SecondFactorChange, SecondFactorLogin
 from app.services.accounts import first_start, page_sessions, second_factor, sessions
@@ -56,6 +57,7 @@ async def _is_first_start(request: Request, database: Database) -> bool:
 
 
 @router.post("/studio/sign-in")
+@allowed_in_maintenance
 async def sign_in(
     *,
     request: Request,
@@ -100,6 +102,7 @@ async def show_sign_in_code(request: Request) -> Response:
 
 
 @router.post("/studio/sign-in/code")
+@allowed_in_maintenance
 async def sign_in_with_code(
     request: Request,
     form: SubmittedForm,
@@ -122,6 +125,7 @@ async def sign_in_with_code(
 
 @router.post("/studio/sign-out")
 @form_page("/studio/sign-in")
+@allowed_in_maintenance
 async def sign_out(session: WriteSession, user: OptionalPageUser) -> Response:
     """End the session."""
     if user is not None:
@@ -139,6 +143,7 @@ async def show_confirmation(request: Request, reader: ReadConnection, user: Page
 
 
 @router.post("/studio/confirm")
+@allowed_in_maintenance
 async def confirm(
     request: Request, form: SubmittedForm, database: CurrentDatabase, user: PageUser
 ) -> Response:

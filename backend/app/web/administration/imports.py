@@ -10,6 +10,7 @@ from app.core.enums import ImportState
 from app.core.errors import InvalidInput
 from app.db.dependencies import CurrentDatabase
 from app.http.middleware import MAX_FORM_IMPORT_BYTES
+from app.http.routing import allowed_in_maintenance
 from app.schemas.imports import ImportQuery
 from app.schemas.page import CursorQuery
 from app.services.bulk import imports
@@ -121,6 +122,7 @@ async def download_report(
 
 @router.post("/studio/admin/imports/{import_id}/cancel")
 @form_page("/studio/admin/imports/{import_id}")
+@allowed_in_maintenance
 async def cancel(session: PageWriteSession, user: PageUser, import_id: ObjectId) -> Response:
     """Cancel a running import."""
     await imports.cancel(session, import_id=import_id, actor=user)

@@ -95,7 +95,10 @@ ACTIONS: Mapping[str, str] = {
     AuditAction.UPDATE_REPORT: N_("Report handled"),
     AuditAction.RECOUNT_COUNTERS: N_("Counters corrected"),
     AuditAction.REQUEUE_MAILS: N_("Mails queued again"),
+    AuditAction.CANCEL_MAIL: N_("Mail cancelled"),
     AuditAction.RUN_JOB: N_("Job run"),
+    AuditAction.BEGIN_MAINTENANCE: N_("Maintenance begun"),
+    AuditAction.END_MAINTENANCE: N_("Maintenance ended"),
 }
 SUBJECTS: Mapping[str, str] = {
     "user": N_("User"),
@@ -109,6 +112,7 @@ SUBJECTS: Mapping[str, str] = {
     "comment": N_("Comment"),
     "report": N_("Report of a reader"),
     "mail": N_("Mail"),
+    "installation": N_("Server"),
 }
 MAILS: Mapping[str, str] = {
     MailKind.REGISTER: N_("Confirm a registration"),

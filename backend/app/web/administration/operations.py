@@ -10,10 +10,12 @@ from app.core.errors import ServiceUnavailable, UserNotFound
 from app.core.job_states import JobState
 from app.db.dependencies import CurrentDatabase, ReadConnection
 from app.db.reading import Reader
+from app.http.routing import allowed_in_maintenance
 from app.schemas.audit import AuditQuery
 from app.schemas.health import Readiness
 from app.schemas.mail import MailQuery
-from app.services import health, operations, outbox
+from app.schemas.maintenance import MAX_MESSAGE, MaintenanceUpdate
+from app.services import health, maintenance, operations, outbox
 from app.services.accounts import users
 from app.web.administration.access import Administrator
 from app.web.administration.labels import ACTIONS, MAIL_STATES, MAILS, SUBJECTS
@@ -22,11 +24,12 @@ from app.web.localization import gettext as _
 from app.web.localization import ngettext
 from app.web.queries import read_query
 from app.web.rendering import page
-from app.web.routing import create_router, redirect
+from app.web.routing import create_router, form_page, redirect
 from app.web.sessions import PageWriteSession
 
 router = create_router()
 
+HEALTH = "/studio/admin"
 MAILBOX = "/studio/admin/mails"
 PAGE_SIZE = 50
 MAX_UNSENT = 1000
@@ -34,7 +37,7 @@ NOBODY = 2**63 - 1
 """An id that no user has. It matches no audit event."""
 
 
-@router.get("/studio/admin")
+@router.get(HEALTH)
 async def show_health(
     request: Request, database: CurrentDatabase, reader: ReadConnection, user: Administrator
 ) -> Response:
@@ -56,7 +59,30 @@ async def show_health(
         jobs=jobs,
         sends_mail=get_settings().smtp_host is not None,
         unsent=len(await outbox.list_unsent(reader, limit=MAX_UNSENT)),
+        maintenance=await maintenance.get_maintenance(database, user=user),
+        max_message=MAX_MESSAGE,
     )
+
+
+@router.post("/studio/admin/maintenance")
+@form_page(HEALTH)
+@allowed_in_maintenance
+async def begin_maintenance(
+    form: SubmittedForm, session: PageWriteSession, user: Administrator
+) -> Response:
+    """Refuse writes, or change the sentence."""
+    await maintenance.begin(session, new=form.read(MaintenanceUpdate), actor=user)
+    text = _("The server is in maintenance: changes are refused in a second or two.")
+    return redirect(HEALTH, flash=text, kind="warning")
+
+
+@router.post("/studio/admin/maintenance/end")
+@form_page(HEALTH)
+@allowed_in_maintenance
+async def end_maintenance(session: PageWriteSession, user: Administrator) -> Response:
+    """Accept writes again."""
+    await maintenance.end(session, actor=user)
+    return redirect(HEALTH, flash=_("The maintenance has ended."))
 
 
 @router.get("/studio/admin/audit")

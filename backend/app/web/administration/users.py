@@ -10,6 +10,7 @@ from app.core.conditional import Precondition, entity_tag
 from app.core.enums import Role
 from app.core.limits import MAX_AMOUNT, USER_KINDS
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.http.routing import allowed_in_maintenance
 from app.schemas.accounts.api_key import ApiKeyQuery
 from app.schemas.accounts.user import (
     AccountQuery,
@@ -131,6 +132,7 @@ async def enable(session: PageWriteSession, user: Administrator, user_id: Object
 
 @router.post("/studio/admin/users/{user_id}/sessions/end")
 @form_page("/studio/admin/users/{user_id}")
+@allowed_in_maintenance
 async def end_sessions(
     session: PageWriteSession, user: Administrator, user_id: ObjectId
 ) -> Response:

@@ -6,13 +6,16 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
 from app.core.errors import NotAuthorized
+from app.db.session import Database
 from app.models import ApiKey, LimitOverride, Mail, SecondFactor, User, UserSession
+from app.services import maintenance
 from app.services.accounts.second_factor import remove_second_factor
 from tests.factories import PASSWORD, create_api_key, create_article, create_user
 from tests.test_operations import identity_of
@@ -263,3 +266,30 @@ async def test_settings_and_health(pages: httpx.AsyncClient, admin: User) -> Non
     tags = await visit(pages, "/studio/admin/tags")
     current = tags.xpath('//nav[@aria-label="Studio"]//a[@aria-current]')
     assert [each.text for each in current] == ["Tags"]
+
+
+async def test_maintenance_refuses_changes_and_keeps_the_text(
+    pages: httpx.AsyncClient, app: FastAPI, database: Database, admin: User
+) -> None:
+    sentence = "We move to another host."
+    shown = await visit(pages, "/studio/admin")
+    invalid = await shown.submit(pages, form="/studio/admin/maintenance", message="")
+    assert (invalid.status, list(invalid.errors)) == (422, ["message"])
+    begun = await shown.submit(pages, form="/studio/admin/maintenance", message=sentence)
+    assert begun.flash == ["The server is in maintenance: changes are refused in a second or two."]
+    profile = await visit(pages, "/studio/account")
+    state = app.state.maintenance
+    try:
+        await maintenance.refresh(database, state)
+        refused = await profile.submit(pages, form="/studio/account", name="Another name")
+        assert refused.status == 503
+        assert refused.response.headers["Retry-After"] == "60"
+        assert refused.summary == [sentence]
+        assert "Another name" in refused.xpath("//input/@value")
+        ended = await begun.submit(pages, form="/studio/admin/maintenance/end")
+        assert ended.flash == ["The maintenance has ended."]
+        await maintenance.refresh(database, state)
+        saved = await profile.submit(pages, form="/studio/account", name="Another name")
+        assert saved.status == 200
+    finally:
+        state.set(None, None)

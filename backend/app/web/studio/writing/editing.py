@@ -18,6 +18,7 @@ from app.core.enums import CommentPolicy
 from app.core.errors import ArticleNotFound, IdempotencyKeyReused, PreconditionFailed
 from app.db.dependencies import CurrentDatabase, ReadConnection
 from app.db.reading import Reader
+from app.http.routing import allowed_in_maintenance
 from app.schemas.articles.article import (
     MAX_EXCERPT,
     MAX_TAGS,
@@ -127,6 +128,7 @@ async def show_editor(
 
 @router.post("/studio/articles/preview")
 @form_page("/studio/articles/new")
+@allowed_in_maintenance
 async def preview(request: Request, form: SubmittedForm, user: PageUser) -> Response:
     """Render a text that is not stored, with the renderer of stored texts."""
     content = form.text("content")

@@ -1,0 +1,156 @@
+"""What the metrics show of the database: each collector is one statement."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.errors import PressroomError
+from app.db.revisions import head
+from app.db.session import Database
+
+
+class Gauge(NamedTuple):
+    """The value of a metric of `app.core.metrics.SHARED`."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+class DatabaseGauges(NamedTuple):
+    """The gauges that could be read, and which collectors succeeded."""
+
+    gauges: Sequence[Gauge]
+    collectors: Mapping[str, bool]
+
+
+_HAS_TABLE = text("SELECT to_regclass('job_runs') IS NOT NULL")
+_HAS_MAINTENANCE = text(
+    """
+    SELECT EXISTS (SELECT FROM pg_attribute
+      WHERE attrelid = 'installation'::regclass AND attname = 'maintenance' AND NOT attisdropped)
+    """
+)
+_OUTBOX = text(
+    """
+    SELECT 'pressroom_outbox_messages', count(*), ARRAY['mail', 'queued'] FROM mails
+    WHERE next_attempt_at IS NOT NULL
+    UNION ALL
+    SELECT 'pressroom_outbox_messages', count(*), ARRAY['mail', 'failed'] FROM mails
+    WHERE next_attempt_at IS NULL AND sent_at IS NULL AND error IS NOT NULL
+    UNION ALL
+    SELECT 'pressroom_outbox_oldest_age_seconds',
+      coalesce(extract(epoch FROM now() - min(created_at)), 0), ARRAY['mail'] FROM mails
+    WHERE next_attempt_at IS NOT NULL
+    """
+)
+_MEDIA = text("SELECT 'pressroom_media_bytes', coalesce(sum(bytes), 0), ARRAY[]::text[] FROM media")
+_CHANGES = text(
+    """
+    SELECT 'pressroom_change_feed_lag_seconds',
+      coalesce(extract(epoch FROM now() - min(published_at)), 0), ARRAY[]::text[]
+    FROM articles WHERE awaits_publication AND published_at <= now()
+    """
+)
+_MAINTENANCE = text(
+    """
+    SELECT 'pressroom_maintenance_mode', count(maintenance), ARRAY[]::text[] FROM installation
+    """
+)
+_JOBS = text(
+    """
+    SELECT 'pressroom_job_last_success_timestamp_seconds',
+      extract(epoch FROM max(finished_at)), ARRAY[job::text]
+    FROM job_runs WHERE finished_at IS NOT NULL AND error IS NULL GROUP BY job
+    """
+)
+_BACKUP = text(
+    """
+    SELECT name, value, ARRAY[]::text[] FROM (
+      SELECT finished_at, rows FROM job_runs
+      WHERE job = 'backup' AND finished_at IS NOT NULL AND error IS NULL
+      ORDER BY id DESC LIMIT 1
+    ) AS newest, LATERAL (VALUES
+      ('pressroom_backup_last_success_timestamp_seconds', extract(epoch FROM finished_at)),
+      ('pressroom_backup_size_bytes', rows)
+    ) AS shown (name, value)
+    """
+)
+_ARCHIVE = text(
+    """
+    SELECT 'pressroom_wal_archive_age_seconds',
+      extract(epoch FROM now() - coalesce(last_archived_time, stats_reset)), ARRAY[]::text[]
+    FROM pg_stat_archiver WHERE current_setting('archive_mode') <> 'off'
+    """
+)
+_REPLICATION = text(
+    """
+    SELECT 'pressroom_database_replication_lag_seconds' AS name,
+      CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+        ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
+      END AS value
+    WHERE pg_is_in_recovery()
+    """
+)
+REPLICATION = "replication"
+_COLLECTORS: Mapping[str, TextClause] = {
+    "outbox": _OUTBOX,
+    "media": _MEDIA,
+    "changes": _CHANGES,
+    "maintenance": _MAINTENANCE,
+    "jobs": _JOBS,
+    "backup": _BACKUP,
+    "wal_archive": _ARCHIVE,
+}
+"""Statements for the primary. Rows are a name, a value and the labels."""
+COLLECTORS = (*_COLLECTORS, REPLICATION)
+
+
+def schema_revision() -> str:
+    """Return the revision of the schema that this release needs."""
+    return head()
+
+
+async def read_gauges(database: Database) -> DatabaseGauges:
+    """Read all gauges; a collector that fails does not prevent the others.
+
+    Raises ServiceUnavailable if the primary does not answer.
+    """
+    gauges: list[Gauge] = []
+    succeeded: dict[str, bool] = {}
+    async with database.autocommit() as connection:
+        missing = await _missing(connection)
+        for name, statement in _COLLECTORS.items():
+            if name in missing:
+                continue
+            try:
+                rows = (await connection.execute(statement)).all()
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                succeeded[name] = False
+            else:
+                succeeded[name] = True
+                gauges += [Gauge(row[0], float(row[1]), tuple(row[2])) for row in rows]
+    if database.has_replica:
+        try:
+            found = await database.reader.execute(_REPLICATION)
+        except PressroomError:
+            succeeded[REPLICATION] = False
+        else:
+            succeeded[REPLICATION] = True
+            gauges += [Gauge(row.name, float(row.value)) for row in found]
+    return DatabaseGauges(gauges, succeeded)
+
+
+async def _missing(connection: AsyncConnection) -> frozenset[str]:
+    """Return the collectors whose table is not there yet: this process may be newer."""
+    missing: set[str] = set()
+    if not await connection.scalar(_HAS_TABLE):
+        missing |= {"jobs", "backup"}
+    if not await connection.scalar(_HAS_MAINTENANCE):
+        missing.add("maintenance")
+    return frozenset(missing)

@@ -1,0 +1,352 @@
+"""Backups to a folder, with a real PostgreSQL: create, list, verify, prune, restore."""
+
+import json
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.config import get_settings
+from app.services.backup import programs
+from app.services.backup.encryption import new_key
+from tests.commands import fetch, run
+from tests.databases import execute, migrated_database, temporary_database
+
+pytestmark = [pytest.mark.usefixtures("restored_environment"), pytest.mark.checkout]
+
+IMAGES = [f"{number:032x}" for number in range(1, 6)]
+ROWS = """
+    INSERT INTO users (id, email, username, name, hashed_password, created_at, updated_at)
+      VALUES (1, 'ada@example.com', 'ada', 'Ada', 'x', now(), now());
+    INSERT INTO user_sessions
+      (user_id, token_hash, created_at, last_used_at, expires_at, user_agent)
+      VALUES (1, 'x', now(), now(), now() + interval '1 day', '');
+"""
+MEDIA = """
+    INSERT INTO media (owner_id, folder, content_type, bytes, width, height, widths, color,
+      placeholder, created_at)
+      VALUES (1, '{folder}', 'image/jpeg', {bytes}, 4, 3, '{{}}', '#aabbcc', '', now());
+"""
+
+
+class Site:
+    """A database with images, and a folder for backups."""
+
+    def __init__(self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url = url
+        self.media = folder / "media"
+        self.target = folder / "backups"
+        self._monkeypatch = monkeypatch
+        self.set(MEDIA_DIR=str(self.media), BACKUP_TARGET=str(self.target), DATABASE_URL=url)
+        execute(url, ROWS)
+        for number, image in enumerate(IMAGES):
+            self.add(image, f"image {number}".encode())
+
+    def set(self, **environment: str) -> None:
+        for name, value in environment.items():
+            self._monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+
+    def unset(self, name: str) -> None:
+        self._monkeypatch.delenv(name)
+        get_settings.cache_clear()
+
+    def add(self, image: str, content: bytes) -> None:
+        files = self.media / "files" / image
+        files.mkdir(parents=True)
+        (files / "original.jpg").write_bytes(content)
+        (files / "w320.webp").write_bytes(b"small " + content)
+        execute(self.url, MEDIA.format(folder=image, bytes=2 * len(content) + 6))
+
+    def create(self, capsys: pytest.CaptureFixture[str], *, status: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        assert run("backup", "create", "--json") == status, capsys.readouterr()
+        line: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return line
+
+    def contents(self) -> dict[str, bytes]:
+        files = self.media / "files"
+        return {str(each.relative_to(files)): each.read_bytes() for each in files.rglob("*.*")}
+
+    def manifest(self, backup: str) -> Path:
+        return self.target / "backups" / backup / "manifest.json"
+
+
+@pytest.fixture
+def site(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(fresh_database, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def encrypted(site: Site, tmp_path: Path) -> Site:
+    (tmp_path / "key").write_text(new_key() + "\n")
+    site.set(BACKUP_KEY_FILE=str(tmp_path / "key"))
+    return site
+
+
+@pytest.fixture
+def empty(site: Site, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Return a function that moves to an empty database, with an empty folder of images."""
+    with temporary_database() as url:
+
+        def move() -> str:
+            site.set(DATABASE_URL=url, MEDIA_DIR=str(tmp_path / "restored"))
+            site.media = tmp_path / "restored"
+            return url
+
+        yield move
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that fails, and return its one line."""
+    capsys.readouterr()
+    assert run("backup", *arguments) == 1
+    return " ".join(capsys.readouterr().err.split())
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("is_encrypted", [False, True])
+    def test_restore_brings_back_rows_and_images(
+        self,
+        request: pytest.FixtureRequest,
+        site: Site,
+        empty: Callable[[], str],
+        capsys: pytest.CaptureFixture[str],
+        is_encrypted: bool,
+    ) -> None:
+        if is_encrypted:
+            request.getfixturevalue("encrypted")
+        before = site.contents()
+        made = site.create(capsys)
+        assert (made["ok"], made["images"], made["files"]) == (True, 5, 10)
+        assert made["counts"]["users"] == 1
+        assert run("backup", "verify", made["id"]) == 0
+        stored = b"".join(each.read_bytes() for each in site.target.rglob("*") if each.is_file())
+        assert (b"image 3" in stored) is not is_encrypted
+        url = empty()
+        assert run("backup", "restore") == 0
+        assert site.contents() == before
+        assert [row["username"] for row in fetch(url, "SELECT username FROM users")] == ["ada"]
+        (session,) = fetch(url, "SELECT revoked_at FROM user_sessions")
+        assert session["revoked_at"] is not None
+        assert "sessions ended: 1" in capsys.readouterr().out
+
+    def test_migrated_database_without_rows_is_replaced(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        site.create(capsys)
+        with migrated_database() as url:
+            site.set(DATABASE_URL=url)
+            assert run("backup", "restore", "--json") == 0
+            assert json.loads(capsys.readouterr().out)["after_restore"]["sessions ended"] == 1
+            assert len(fetch(url, "SELECT 1 FROM media")) == 5
+
+    def test_images_are_stored_once(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        assert site.create(capsys)["uploaded_bytes"] > 0
+        site.add("a" * 32, b"new")
+        again = site.create(capsys)
+        assert (again["images"], again["uploaded_bytes"]) == (6, 12)
+
+    def test_image_that_is_lost_in_the_target_is_stored_again(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        site.create(capsys)
+        lost = next(each for each in (site.target / "media").rglob("*") if each.is_file())
+        lost.unlink()
+        assert "is missing in" in error_of(capsys, "verify")
+        site.create(capsys)
+        assert run("backup", "verify") == 0
+
+    def test_images_deleted_during_the_backup_are_included(
+        self,
+        site: Site,
+        empty: Callable[[], str],
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """They are deleted after the snapshot, and withdrawn before they are copied."""
+        dump = programs.dump
+        before = site.contents()
+
+        def delete_meanwhile(url: str, **options: Any) -> tuple[int, str]:
+            execute(site.url, "DELETE FROM media")
+            (site.media / "files").rename(site.media / "deleted")
+            return dump(url, **options)
+
+        monkeypatch.setattr(programs, "dump", delete_meanwhile)
+        assert site.create(capsys)["images"] == 5
+        url = empty()
+        assert run("backup", "restore") == 0
+        assert len(fetch(url, "SELECT 1 FROM media")) == 5
+        assert site.contents() == before
+
+    def test_image_without_files_is_reported(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (site.media / "files" / IMAGES[2] / "original.jpg").unlink()
+        made = site.create(capsys, status=3)
+        assert (made["images"], made["missing"]) == (4, [IMAGES[2]])
+        assert run("backup", "verify") == 0
+
+    def test_deleted_images_must_be_kept(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        site.set(MEDIA_KEEP_DELETED_HOURS="0")
+        assert "Set MEDIA_KEEP_DELETED_HOURS" in error_of(capsys, "create")
+
+
+class TestRefusals:
+    def test_database_with_rows(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.create(capsys)
+        assert "The database is not empty: media has rows" in error_of(capsys, "restore")
+        assert len(fetch(site.url, "SELECT 1 FROM media")) == 5
+
+    @pytest.mark.parametrize("changed", ["counts", "revision", "signature"])
+    def test_changed_manifest(
+        self, encrypted: Site, capsys: pytest.CaptureFixture[str], changed: str
+    ) -> None:
+        made = encrypted.create(capsys)
+        path = encrypted.manifest(made["id"])
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps(values | {changed: {} if changed == "counts" else "x"}))
+        assert "was changed" in error_of(capsys, "restore", made["id"])
+        assert "was changed" in error_of(capsys, "verify", made["id"])
+        assert run("backup", "list") == 0
+        assert "was changed" in capsys.readouterr().out
+        assert "Nothing is deleted" in error_of(capsys, "prune")
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"signature": "x"}', "\xff"])
+    def test_damaged_manifest(
+        self, site: Site, capsys: pytest.CaptureFixture[str], text: str
+    ) -> None:
+        made = site.create(capsys)
+        site.manifest(made["id"]).write_bytes(text.encode("latin-1"))
+        error = error_of(capsys, "restore", made["id"])
+        assert "damaged" in error or "newer release" in error
+
+    def test_newer_release(
+        self, site: Site, empty: Callable[[], str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        execute(site.url, "UPDATE alembic_version SET version_num = 'from_the_future'")
+        made = site.create(capsys)
+        empty()
+        assert "made by a newer release" in error_of(capsys, "restore", made["id"])
+
+    def test_wrong_keys(self, encrypted: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        made = encrypted.create(capsys)
+        encrypted.unset("BACKUP_KEY_FILE")
+        missing = error_of(capsys, "verify", made["id"])
+        assert (
+            f"is encrypted: set BACKUP_KEY_FILE to the file with its key {made['key']}" in missing
+        )
+        encrypted.set(BACKUP_KEY=new_key())
+        assert "is encrypted with the key" in error_of(capsys, "restore", made["id"])
+        encrypted.set(BACKUP_KEY="secret")
+        assert "BACKUP_KEY is not a key" in error_of(capsys, "create")
+
+    def test_unencrypted_backup_with_a_key(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Otherwise somebody who can write to the target could replace a backup."""
+        made = site.create(capsys)
+        site.set(BACKUP_KEY=new_key())
+        assert "is not encrypted: unset BACKUP_KEY" in error_of(capsys, "restore", made["id"])
+
+    @pytest.mark.parametrize("part", ["database.dump.age", "media.ndjson.age", "media"])
+    def test_damaged_part_leaves_the_database_empty(
+        self,
+        encrypted: Site,
+        empty: Callable[[], str],
+        capsys: pytest.CaptureFixture[str],
+        part: str,
+    ) -> None:
+        made = encrypted.create(capsys)
+        path = encrypted.manifest(made["id"]).with_name(part)
+        if part == "media":
+            path = next(each for each in (encrypted.target / "media").rglob("*.age"))
+        data = bytearray(path.read_bytes())
+        data[-3] ^= 1
+        path.write_bytes(data)
+        url = empty()
+        for command in ("verify", "restore"):
+            error = error_of(capsys, command)
+            assert "damaged" in error or "cannot be decrypted" in error
+        assert fetch(url, "SELECT 1 FROM pg_class WHERE relname = 'users'") == []
+
+    def test_unknown_backup(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "There is no usable backup" in error_of(capsys, "restore")
+        assert "does not exist" in error_of(capsys, "verify", "20260101T000000000000Z-00000000")
+        assert "is not the id of a backup" in error_of(capsys, "verify", "../../etc")
+        site.unset("BACKUP_TARGET")
+        assert "Set BACKUP_TARGET" in error_of(capsys, "list")
+
+    def test_error_is_one_line_of_json(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("backup", "restore", "--json") == 1
+        (line,) = capsys.readouterr().out.splitlines()
+        assert json.loads(line)["ok"] is False
+
+
+class TestFailures:
+    def test_full_disk(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        """A limit on the size of files stands for it. Nothing half is listed as good."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        try:
+            error = error_of(capsys, "create")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, previous)
+        assert "File too large" in error
+        assert run("backup", "list") == 0
+        assert "There is no" in error_of(capsys, "verify")
+        assert site.create(capsys)["images"] == 5
+        assert run("backup", "verify") == 0
+
+    def test_large_database(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        """It is larger than the buffers of all pipes and writers."""
+        noise = "SELECT gen_random_uuid()::text AS text FROM generate_series(1, 100000)"
+        execute(site.url, f"CREATE TABLE noise AS {noise}")
+        assert site.create(capsys)["database"]["bytes"] > 1_000_000
+        assert run("backup", "verify") == 0
+
+    def test_interrupted_backup_is_continued(
+        self,
+        site: Site,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        made = site.create(capsys)
+        site.manifest(made["id"]).unlink()
+        assert "is incomplete" in error_of(capsys, "verify", made["id"])
+        assert site.create(capsys)["uploaded_bytes"] == 0
+        assert run("backup", "prune") == 0
+        assert not site.manifest(made["id"]).parent.exists() or not [
+            *site.manifest(made["id"]).parent.iterdir()
+        ]
+
+    def test_two_at_once(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.target.mkdir()
+        (site.target / "lock").touch()
+        assert "Another backup is being made" in error_of(capsys, "create")
+        assert "Another backup is being made" in error_of(capsys, "prune")
+
+
+class TestPrune:
+    def test_old_backups_and_their_images_are_deleted(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        first = site.create(capsys)
+        execute(site.url, f"DELETE FROM media WHERE folder = '{IMAGES[0]}'")
+        second, third = site.create(capsys), site.create(capsys)
+        assert run("backup", "prune", "--keep", "1", "--keep-days", "1") == 0
+        assert "0 backups deleted, 3 kept" in capsys.readouterr().out
+        assert run("backup", "prune", "--keep", "1", "--keep-days", "0", "--json") == 0
+        pruned = json.loads(capsys.readouterr().out)
+        assert sorted(pruned["deleted"]) == sorted([first["id"], second["id"]])
+        assert len([each for each in (site.target / "media").rglob("*") if each.is_file()]) == 8
+        assert run("backup", "verify", third["id"]) == 0
