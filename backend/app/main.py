@@ -33,6 +33,7 @@ from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware, tracing
 from app.http.errors import register_error_handlers
+from app.http.reads import find_reads_directly
 from app.jobs.background import create_jobs, run_jobs, work_by_name
 from app.jobs.measuring import measured
 from app.routers import (
@@ -202,6 +203,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     register_replays(app)
     if settings.conduit_api:
         conduit.mount(app)
+    for router in _routers(settings):
+        # `include_router` would match each request twice.
+        app.router.routes.extend(router.routes)
+    pages.install(app, settings)
+    documentation.install(app)
+    find_reads_directly(app)
+    return app
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    """Return the routers of the native API for these settings."""
     by_email = settings.registration is Registration.BY_EMAIL
     routers = [module.router for module in RESOURCES]
     routers.append(registration.by_email_router if by_email else registration.open_router)
@@ -215,12 +227,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         used = [*_paths(routers), *pages.prefixes(settings)]
         _require_free_prefix("REDIRECTS_PREFIX", settings.redirects_prefix, used)
         routers.append(redirects.create(settings.redirects_prefix))
-    for router in routers:
-        # `include_router` would match each request twice.
-        app.router.routes.extend(router.routes)
-    pages.install(app, settings)
-    documentation.install(app)
-    return app
+    return routers
 
 
 def _paths(routers: Iterable[APIRouter]) -> list[str]:

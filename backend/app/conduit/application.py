@@ -10,6 +10,7 @@ from app.conduit import articles, comments, profiles, tags, users
 from app.conduit.errors import conduit_error_response, register_error_handlers
 from app.core.errors import NotFound
 from app.http.middleware import ErrorBoundary, ErrorResponder
+from app.http.reads import find_reads_directly
 from app.http.tracing import OFF
 
 PATH = "/api"
@@ -45,4 +46,5 @@ def create_conduit(state: State) -> FastAPI:
     register_error_handlers(app)
     for module in (articles, comments, profiles, tags, users):
         app.router.routes.extend(module.router.routes)
+    find_reads_directly(app)
     return app

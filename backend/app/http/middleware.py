@@ -385,8 +385,11 @@ class CrossOrigin(CORSMiddleware):
         return self.allow_all_origins or is_listed(origin, self.allow_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (origins := _values(scope, b"origin")):
-            await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if not (origins := _values(scope, b"origin")):
+            await self.app(scope, receive, _vary_by_origin(send))
             return
         if scope["path"] in self._pages or scope["path"].startswith(self._below_pages):
             await self.app(scope, receive, send)
@@ -407,6 +410,20 @@ class CrossOrigin(CORSMiddleware):
             response = self._respond(scope, InvalidRequest(message))
             response.headers["Vary"] = "Origin"
             await response(scope, receive, send)
+
+
+def _vary_by_origin(send: Send) -> Send:
+    """Add `Origin` to Vary, as CORSMiddleware does, which would copy all headers."""
+
+    async def send_with_vary(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            values = [value for name, value in headers if name == b"vary"]
+            others = [each for each in headers if each[0] != b"vary"]
+            message["headers"] = [*others, (b"vary", b", ".join([*values, b"Origin"]))]
+        await send(message)
+
+    return send_with_vary
 
 
 class ErrorBoundary:

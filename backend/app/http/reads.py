@@ -17,7 +17,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from json import JSONDecodeError
 from typing import Any, NamedTuple, get_origin
 
-from fastapi import BackgroundTasks, HTTPException, Request, Response
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_body_to_args, request_params_to_args
@@ -28,6 +28,8 @@ from fastapi.security import SecurityScopes
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from starlette.datastructures import QueryParams
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
 from app.core.errors import PressroomError
 
@@ -304,3 +306,64 @@ def _query_values(parameters: QueryParams, lists: frozenset[str]) -> dict[str, A
         name: parameters.getlist(name) if name in lists else value
         for name, value in parameters.items()
     }
+
+
+class ReadRoutes:
+    """Finds routes that only read without Starlette's search. `router` handles all other requests.
+
+    The routes of a request are those with the first segment of its path. The first one that
+    matches is called, as in Starlette, which tries all routes in turn. With traces, FastAPI finds
+    all routes, because it names the spans.
+    """
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+        self._app = router.middleware_stack
+        routes = router.routes
+        segments = {_first_segment(route) for route in routes if _is_read(route)}
+        self._routes = {
+            segment: [
+                route
+                for route in routes
+                if _first_segment(route) in {segment, None} and _may_read(route)
+            ]
+            for segment in segments
+        }
+        """The routes of GET requests, by first segment."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_read = scope["type"] == "http" and scope["method"] == "GET"
+        if is_read and "fastapi.telemetry" not in scope:
+            path, prefix = scope["path"], scope.get("root_path", "") + "/"
+            below = path[len(prefix) :] if path.startswith(prefix) else path[1:]
+            for route in self._routes.get(below.partition("/")[0], ()):
+                match, child_scope = route.matches(scope)
+                if match is Match.FULL:
+                    if not _is_read(route):
+                        break
+                    scope.setdefault("router", self._router)
+                    scope.update(child_scope)
+                    await route.handle(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+def find_reads_directly(app: FastAPI) -> None:
+    """Let ReadRoutes find the routes of an application, which must have all its routes."""
+    app.router.middleware_stack = ReadRoutes(app.router)
+
+
+def _first_segment(route: BaseRoute) -> str | None:
+    """Return the first segment of a route's path; None if it may be any segment."""
+    path = getattr(route, "path", "")
+    segment: str = path.partition("/")[2].partition("/")[0]
+    return None if not path or "{" in segment else segment
+
+
+def _may_read(route: BaseRoute) -> bool:
+    methods = getattr(route, "methods", None)
+    return methods is None or "GET" in methods
+
+
+def _is_read(route: BaseRoute) -> bool:
+    return getattr(route, "is_read", False)

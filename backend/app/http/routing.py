@@ -144,8 +144,11 @@ class StrictRoute(APIRoute):
         is_stored = all(each.call is not no_store for each in self.dependant.dependencies)
         if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
             self.add_response_headers(status, "ETag")
-        if planned_handler(self) is not None:
-            wrap = _with_exit_stack if has_units(self) else _without_exit_stacks
+        is_planned, writes = planned_handler(self) is not None, has_units(self)
+        self.is_read = is_planned and "GET" in (self.methods or ()) and not writes
+        """Whether http.reads handles the route, without a unit of work, and may find it."""
+        if is_planned:
+            wrap = _with_exit_stack if writes else _without_exit_stacks
             self.app = wrap(self.get_route_handler())
 
     def add_response_headers(self, status: int, *names: str) -> None:

@@ -25,7 +25,8 @@ from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field
 
-from app.http.reads import planned_handler
+from app.http.reads import find_reads_directly, planned_handler
+from app.http.routing import StrictRoute
 
 
 class PlannedRoute(APIRoute):
@@ -217,3 +218,46 @@ def test_a_dependency_with_different_scopes_is_left_to_fastapi() -> None:
 
     assert isinstance(router.routes[0], APIRoute)
     assert planned_handler(router.routes[0]) is None
+
+
+async def test_the_first_matching_route_is_found_directly_if_it_only_reads() -> None:
+    router = APIRouter(route_class=StrictRoute)
+
+    @router.get("/numbers/{number}")
+    async def read(number: Annotated[int, Path()]) -> int:
+        return number
+
+    @router.post("/numbers/{number}")
+    async def write(number: Annotated[int, Path()]) -> int:
+        return number
+
+    @router.get("/{anything}/three")
+    async def read_anything(anything: Annotated[str, Path()]) -> str:
+        return anything
+
+    async def earlier(request: Request) -> Response:
+        return Response("earlier")
+
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        await Response("other")(scope, receive, send)
+
+    app = FastAPI()
+    app.add_route("/{segment}/one", earlier)
+    app.router.routes.extend(router.routes)
+    app.router.middleware_stack = other
+    find_reads_directly(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/numbers/2")).text == "2"
+        for method, path in (
+            ("GET", "/numbers/one"),
+            ("GET", "/words/three"),
+            ("GET", "/numbers"),
+            ("GET", "/"),
+            ("POST", "/numbers/2"),
+            ("PUT", "/numbers/2"),
+        ):
+            assert (await client.request(method, path)).text == "other", path
+        transport.root_path = "/api"
+        assert (await client.get("/api/numbers/2")).text == "2"
+        assert (await client.get("/numbers/2")).text == "2"
