@@ -162,10 +162,8 @@ async def test_requested_run_is_recorded(
     may_end.set()
     run = await ended_run(session, "counting")
     assert (run.rows, run.error, run.host) == (3, None, job_runs.HOST)
-    jobs_by_name = {
-        each["name"]: each for each in (await client.get("/admin/jobs", headers=headers)).json()
-    }
-    listed = jobs_by_name["counting"]
+    (listed,) = (await client.get("/admin/jobs", headers=headers)).json()
+    assert listed["name"] == "counting"
     assert listed["interval_seconds"] == 60
     assert listed["last_run"]["rows"] == 3
     assert listed["last_success_at"] == listed["last_run"]["finished_at"]

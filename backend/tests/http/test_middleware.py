@@ -505,7 +505,10 @@ async def test_raw_sql_reference_is_mounted_only_if_enabled(
         assert (await client.get("/raw/users")).status_code == 200
 
 
-async def test_lifespan_opens_and_closes_the_database(settings: Settings) -> None:
-    app = create_app(settings)
+async def test_lifespan_opens_and_closes_the_database(
+    settings: Settings, own_database: str
+) -> None:
+    """Its jobs record their runs, so it has a database of its own."""
+    app = create_app(settings.model_copy(update={"database_url": own_database}))
     async with app.router.lifespan_context(app):
         assert await app.state.database.reader.scalar(select(literal(1))) == 1
