@@ -1,0 +1,119 @@
+"""The server of the metrics, called in this process: tests/e2e/test_metrics.py starts it."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import exporter
+from app.core import metrics
+from app.core.config import Settings, SetupError
+from app.exporter import Exporter, listen
+from app.services.gauges import COLLECTORS
+from tests.databases import execute
+from tests.processes import HOST, free_port
+
+Values = dict[tuple[str, tuple[str, ...]], float]
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[metrics.Recorder]:
+    yield metrics.start(tmp_path, "0")
+    metrics.stop()
+
+
+def client_of(settings: Settings) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(Exporter(settings))
+    return httpx.AsyncClient(transport=transport, base_url="http://metrics")
+
+
+async def values(client: httpx.AsyncClient) -> Values:
+    response = await client.get("/metrics")
+    assert response.status_code == 200
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def always_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "MAX_AGE_SECONDS", -1)
+
+
+async def test_counts_of_processes_and_gauges_are_added(
+    own_database: str, recorder: metrics.Recorder, tmp_path: Path
+) -> None:
+    recorder.set("pressroom_job_last_success_timestamp_seconds", 1.0, "backup")
+    recorder.count("pressroom_logins_total", "ok")
+    recorder.write()
+    await asyncio.to_thread(
+        execute,
+        own_database,
+        "INSERT INTO job_runs (job, started_at, finished_at, host)"
+        " VALUES ('backup', now(), now(), 'a'), ('other', now(), now(), 'a')",
+    )
+    settings = Settings(database_url=own_database, metrics_dir=tmp_path, metrics_port=9100)
+    async with client_of(settings) as client:
+        found = await values(client)
+    assert found["pressroom_database_up", ()] == 1
+    assert found["pressroom_logins_total", ("ok",)] == 1
+    assert found["pressroom_disk_free_bytes", ("media",)] > 0
+    for job in ("backup", "other"):
+        assert found["pressroom_job_last_success_timestamp_seconds", (job,)] > 1e9
+    down = {labels for (name, labels), value in found.items() if name.endswith("_up") and not value}
+    assert down == set()
+
+
+@pytest.mark.usefixtures("always_read")
+async def test_unreachable_database_and_certificate_are_shown(tmp_path: Path) -> None:
+    address = f"{HOST}:{free_port()}"
+    settings = Settings(
+        database_url=f"postgresql+asyncpg://nobody@{address}/none",
+        metrics_tls_address=address,
+        metrics_dir=tmp_path / "missing",
+        metrics_port=9100,
+    )
+    async with client_of(settings) as client:
+        for _ in range(2):
+            found = await values(client)
+            assert found["pressroom_database_up", ()] == 0
+            assert found["pressroom_collector_up", ("certificate",)] == 0
+            assert found["pressroom_collector_up", ("outbox",)] == 0
+            assert found["pressroom_collector_up", ("disk",)] == 1
+
+
+async def test_slow_values_are_left_out(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "SCRAPE_SECONDS", 0)
+    async with client_of(Settings(database_url=own_database, metrics_port=9100)) as client:
+        found = await values(client)
+    assert {found["pressroom_collector_up", (name,)] for name in COLLECTORS} == {0}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("GET", "/articles", 404), ("POST", "/metrics", 405)],
+)
+async def test_there_is_nothing_else(method: str, path: str, status: int) -> None:
+    async with client_of(Settings(metrics_port=9100)) as client:
+        assert (await client.request(method, path)).status_code == status
+
+
+async def test_without_a_database_its_gauges_are_missing() -> None:
+    async with client_of(Settings(database_url=None, metrics_port=9100)) as client:
+        found = await values(client)
+    assert ("pressroom_database_up", ()) not in found
+
+
+def test_port_that_is_taken_is_named() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=rf"{HOST}:{port} .*choose another METRICS_PORT"):
+            listen(Settings(metrics_host=HOST, metrics_port=port))
+    with listen(Settings(metrics_host=HOST, metrics_port=port)) as listener:
+        assert listener.getsockname()[1] == port
