@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import Query, status
-from pydantic_core import to_json
 
 from app.auth.identity import Identity
 from app.conduit import shapes
@@ -32,6 +31,7 @@ from app.conduit.schemas import (
 from app.conduit.shapes import FIELDS, LISTED_FIELDS
 from app.core.conditional import Precondition
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.json import to_json
 from app.services.articles import listing, reading, writing
 from app.services.community import favorites
 

@@ -143,7 +143,7 @@ def log_events(
     common = {
         "request_id": request_id(),
         "level": "info",
-        "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
     if (trace_id := _trace_id.get()) is not None:
         common["trace_id"] = trace_id

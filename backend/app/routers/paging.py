@@ -24,8 +24,9 @@ class PageHeaders:
     def describe(self, listed: ListPage[Item]) -> Sequence[Item]:
         """Set `Link`, and `X-Total-Count` and `Last-Modified` if known; return the items."""
         pages = {"first": None, "prev": listed.previous, "next": listed.next}
+        path = self._request.scope.get("root_path", "") + self._request.url.path
         links = [
-            f'<{self._page_url(cursor)}>; rel="{relation}"'
+            f'<{self._page_url(path, cursor)}>; rel="{relation}"'
             for relation, cursor in pages.items()
             if cursor is not None or relation == "first"
         ]
@@ -37,7 +38,7 @@ class PageHeaders:
             headers.update(last_modified([listed.modified_at]))
         return listed.items
 
-    def _page_url(self, cursor: str | None) -> str:
+    def _page_url(self, path: str, cursor: str | None) -> str:
         """Return the URL of another page, relative to the host, whose public name may differ."""
         query = [
             (name, value)
@@ -46,7 +47,6 @@ class PageHeaders:
         ]
         if cursor is not None:
             query.append(("cursor", cursor))
-        path = self._request.scope.get("root_path", "") + self._request.url.path
         return f"{path}?{urlencode(query)}" if query else path
 
 

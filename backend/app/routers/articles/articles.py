@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import Query, Response, status
-from pydantic_core import to_json
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
 from app.auth.identity import Identity
@@ -19,6 +18,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.headers import described
+from app.http.json import to_json
 from app.routers.idempotency import idempotent
 from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Query
-from pydantic_core import to_json
 
 from app.auth.dependencies import (
     CommunityActor,
@@ -14,6 +13,7 @@ from app.auth.dependencies import (
 )
 from app.core.errors import FollowRefused, LimitReached, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.json import to_json
 from app.routers.paging import Paging
 from app.routers.parameters import CursorPage, ProfileName
 from app.routers.responses import create_router, errors
