@@ -8,7 +8,7 @@
     make bench ARGS=beside            reads beside other work, memory and start, ten minutes
     make bench ARGS="reads --former COMMIT"    reads, before and after; ten minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
-    make bench ARGS=metrics           what metrics cost, two minutes
+    make bench ARGS=metrics           what metrics cost, three minutes
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
     make bench ARGS=writing           creating articles, comments, favorites; refreshes
     make bench ARGS=searching         searches of common words, beside a former revision

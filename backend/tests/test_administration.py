@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,8 @@ from app.db import failures
 from app.db.session import Database
 from app.models import AuditEvent, JobRun, Mail, User, UserSession
 from app.schemas.audit import AuditFilter
-from app.services import job_runs, operations
+from app.schemas.mail import MailState
+from app.services import gauges, job_runs, operations, outbox
 from app.services.health import DISK_FULL
 from app.services.purging import in_batches
 from tests.factories import (
@@ -393,3 +395,48 @@ async def test_full_disk_of_the_database_is_a_warning(
         assert response.json()["warnings"] == [DISK_FULL]
     monkeypatch.setattr(failures, "DISK_FULL_SECONDS", 0)
     assert (await client.get("/health/ready")).json()["warnings"] == []
+
+
+ROWS = """
+    INSERT INTO audit_events (occurred_at, action, actor_id, subject_type, message)
+      SELECT now(), 'LOGIN', n % 1000, 'user', '' FROM generate_series(1, 5000) n;
+    INSERT INTO mails (kind, email, created_at, attempts, next_attempt_at, sent_at)
+      SELECT 'register', '', now(), 1, CASE WHEN n < 9 THEN now() END,
+        CASE WHEN n > 12 THEN now() END FROM generate_series(1, 5000) n;
+    INSERT INTO job_runs (job, started_at, finished_at, host, error)
+      SELECT 'job ' || n % 12, now(), now(), '', CASE WHEN n % 12 = 3 THEN '' END
+      FROM generate_series(1, 5000) n;
+    ANALYZE audit_events, mails, job_runs;
+    SET LOCAL enable_seqscan = off
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "index"),
+    [
+        (operations._events(frozenset({"actor"})).first, {"actor": 7}, "ix_audit_events_actor"),
+        (operations._MAILS[MailState.FAILED].first, {}, "ix_mails_failed"),
+        (operations._MAILS[MailState.WAITING].first, {}, "ix_mails_due"),
+        (outbox._COUNTS, {}, "ix_mails_failed"),
+        (job_runs._LATEST, {}, "ix_job_runs_job_id"),
+        (job_runs._SUCCESSES, {}, "ix_job_runs_success"),
+        (gauges._JOBS, {}, "ix_job_runs_success"),
+    ],
+    ids=["audit", "failed mails", "waiting mails", "counts", "jobs", "successes", "metrics"],
+)
+async def test_lists_of_administrators_read_indexes(
+    session: AsyncSession, statement: Any, parameters: dict[str, int], index: str
+) -> None:
+    """Reading 300,000 rows or index entries would take 50 ms and more."""
+    for preparation in ROWS.split(";"):
+        await session.execute(text(preparation))
+    wanted = {"limit": 21, **parameters}
+    names = wanted.keys() & statement.compile().params.keys()
+    sql = statement.params({name: wanted[name] for name in names}).compile(
+        session.get_bind(), compile_kwargs={"literal_binds": True}
+    )
+    connection = await session.connection()
+    explanation = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {sql}")
+    plan = "\n".join(explanation.scalars())
+    assert index in plan, plan
+    assert max(map(float, re.findall(r"time=\S+ rows=(\S+)", plan))) < 1000, plan

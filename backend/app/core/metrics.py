@@ -167,7 +167,7 @@ class Recorder:
         self._counts: dict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
         self._gauges: dict[tuple[str, tuple[str, ...]], tuple[float, float]] = {}
         self._distributions: dict[tuple[str, tuple[str, ...]], Distribution] = {}
-        self._requests: dict[tuple[str, str], _Requests] = defaultdict(_Requests)
+        self._requests: dict[tuple[str, str], _Requests] = {}
         self._lock = threading.Lock()
         self._waits: list[tuple[str, float]] = []
         self.in_flight = 0
@@ -178,11 +178,13 @@ class Recorder:
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a finished request. `status` is 0 if it has no response."""
-        if method not in METHODS:
-            method = OTHER
-        requests = self._requests[route, method]
+        requests = self._requests.get((route, method))
+        if requests is None:
+            known = method if method in METHODS else OTHER
+            requests = self._requests.setdefault((route, known), _Requests())
         requests.statuses[status // 100] += 1
-        requests.add(seconds)
+        requests.counts[bisect_left(BUCKETS, seconds)] += 1
+        requests.total += seconds
 
     def observe_wait(self, queue: str, seconds: float) -> None:
         """Count how long work waited for a thread. Any thread may call this."""

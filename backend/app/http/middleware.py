@@ -250,8 +250,10 @@ def _route(scope: Scope) -> str:
     path: str | None = getattr(scope.get("route"), "path_format", None)
     if path is None:
         return metrics.OTHER
-    prefix: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
-    return f"{prefix}{path}"
+    root_path: str = scope.get("root_path", "")
+    if not root_path:
+        return path
+    return root_path.removeprefix(scope.get("app_root_path", "")) + path
 
 
 _CONTEXT_HEADERS = frozenset({b"x-request-id", b"x-process-time"})

@@ -26,3 +26,4 @@ class AuditEvent(Base):
 
 
 Index("ix_audit_events_subject", AuditEvent.subject_type, AuditEvent.subject_id)
+Index("ix_audit_events_actor", AuditEvent.actor_id, AuditEvent.id)

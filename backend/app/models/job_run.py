@@ -28,6 +28,12 @@ class JobRun(Base):
 
 Index("ix_job_runs_job_id", JobRun.job, JobRun.id)
 Index(
+    "ix_job_runs_success",
+    JobRun.job,
+    JobRun.finished_at,
+    postgresql_where=text("error IS NULL"),
+)
+Index(
     "uq_job_runs_unfinished",
     JobRun.job,
     unique=True,

@@ -37,3 +37,8 @@ class Mail(Base):
 
 Index("ix_mails_email", func.lower(Mail.email), Mail.created_at)
 Index("ix_mails_due", Mail.next_attempt_at, postgresql_where=text("next_attempt_at IS NOT NULL"))
+Index(
+    "ix_mails_failed",
+    Mail.id,
+    postgresql_where=text("next_attempt_at IS NULL AND sent_at IS NULL"),
+)

@@ -62,9 +62,20 @@ _MAINTENANCE = text(
 )
 _JOBS = text(
     """
+    WITH RECURSIVE jobs AS (
+      (SELECT job FROM job_runs ORDER BY job LIMIT 1)
+      UNION ALL
+      SELECT following.job FROM jobs, LATERAL (
+        SELECT job FROM job_runs WHERE job_runs.job > jobs.job ORDER BY job LIMIT 1
+      ) AS following
+    )
     SELECT 'pressroom_job_last_success_timestamp_seconds',
-      extract(epoch FROM max(finished_at)), ARRAY[job::text]
-    FROM job_runs WHERE finished_at IS NOT NULL AND error IS NULL GROUP BY job
+      extract(epoch FROM success.finished_at), ARRAY[jobs.job::text]
+    FROM jobs, LATERAL (
+      SELECT max(finished_at) AS finished_at FROM job_runs
+      WHERE job_runs.job = jobs.job AND error IS NULL
+    ) AS success
+    WHERE success.finished_at IS NOT NULL
     """
 )
 _BACKUP = text(

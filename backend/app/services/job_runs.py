@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import String, bindparam, exists, func, insert, select, update
+from sqlalchemy import String, bindparam, exists, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -108,13 +108,19 @@ class Recorder:
 _RUN = Selection.of(JobRunResponse, JobRun)
 _OF_JOB = JobRun.job == bindparam("job", type_=String)
 _RUNS = keyset("job runs", _RUN, select(*_RUN.columns).where(_OF_JOB), JobRun.id)
-_LATEST = select(*_RUN.columns).where(
-    JobRun.id.in_(select(func.max(JobRun.id)).group_by(JobRun.job))
-)
-_SUCCESSES = (
-    select(JobRun.job, func.max(JobRun.finished_at).label("finished_at"))
-    .where(JobRun.error.is_(None))
-    .group_by(JobRun.job)
+_EACH = aliased(JobRun)
+_NEWEST = select(_EACH.job, _EACH.id).order_by(_EACH.job.desc(), _EACH.id.desc()).limit(1)
+_LAST = _NEWEST.cte("newest", recursive=True)
+_PREVIOUS = _NEWEST.where(_EACH.job < _LAST.c.job).lateral("previous")
+_NEWEST_OF_EACH = _LAST.union_all(select(_PREVIOUS).join_from(_LAST, _PREVIOUS, true()))
+"""The newest run of each job: a look-up in the index for each, instead of reading all runs."""
+_LATEST = select(*_RUN.columns).where(JobRun.id.in_(select(_NEWEST_OF_EACH.c.id)))
+_SUCCESSES = select(
+    _NEWEST_OF_EACH.c.job,
+    select(func.max(_EACH.finished_at))
+    .where(_EACH.job == _NEWEST_OF_EACH.c.job, _EACH.error.is_(None))
+    .scalar_subquery()
+    .label("finished_at"),
 )
 
 
