@@ -41,7 +41,13 @@ HOST_ONLY = {
 
 The backend must not know the key of backups.
 """
-OWNER_ONLY = {"DATABASE_OWNER_URL", "DATABASE_OWNER_PASSWORD", "DATABASE_OWNER_PASSWORD_FILE"}
+OWNER_ONLY = {
+    "DATABASE_OWNER_URL",
+    "DATABASE_OWNER_PASSWORD",
+    "DATABASE_OWNER_PASSWORD_FILE",
+    "DATABASE_MONITOR_PASSWORD",
+    "DATABASE_MONITOR_PASSWORD_FILE",
+}
 """Settings of the role that owns the tables, which the backend must not know."""
 
 
