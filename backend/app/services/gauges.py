@@ -115,8 +115,9 @@ _CONTENT = text(
     UNION ALL
     SELECT 'pressroom_comments', count(*), ARRAY[]::text[] FROM comments WHERE deleted_at IS NULL
     UNION ALL
-    SELECT 'pressroom_users', count(*), ARRAY[CASE WHEN is_active THEN 'active' ELSE 'disabled' END]
-    FROM users GROUP BY is_active
+    SELECT 'pressroom_users', count(*) FILTER (WHERE is_active), ARRAY['active'] FROM users
+    UNION ALL
+    SELECT 'pressroom_users', count(*) FILTER (WHERE NOT is_active), ARRAY['disabled'] FROM users
     UNION ALL
     SELECT 'pressroom_media_files', count(*), ARRAY[]::text[] FROM media
     """

@@ -160,7 +160,7 @@ async def test_counts_of_the_content_are_read_every_five_minutes(
         await create_article(session, author=author, published=False, deleted_at=now)
         await create_comment(session, article=article, author=author)
         await create_media(session, owner=author)
-    expected = {
+    expected: dict[tuple[str, ...], float] = {
         **{("articles", state): 1 for state in ("published", "scheduled", "drafts", "archived")},
         ("articles", "trash"): 1,
         ("comments",): 1,
