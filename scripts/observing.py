@@ -120,6 +120,9 @@ def check_rules(prometheus: Prometheus) -> None:
         len(alerts) > 20 and not failed,
         failed,
     )
+    found = prometheus.get("query", query="count by (job) (pressroom_job_duration_seconds)")
+    jobs = {each["metric"]["job"] for each in found["result"]}
+    require("background jobs have their names", {"announcing", "rendering"} <= jobs, jobs)
     _check_names("rules", prometheus, {name for rule in rules for name in names(rule["query"])})
 
 
