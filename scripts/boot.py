@@ -1,8 +1,9 @@
 """Start the stack, test it through nginx, scale it, and remove it: `make smoke`.
 
-The stack is started twice, with the settings for development and for production. It is a separate
-compose project on a free port. It is removed with its data at the end, also after a failure or
-Ctrl-C. Requires no packages.
+The stack is started twice, with the settings for development and for production. The second one
+has Prometheus (docker-compose.observe.yml), which must know all that its dashboards show. It is a
+separate compose project on a free port. It is removed with its data at the end, also after a
+failure or Ctrl-C. Requires no packages.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import hardening
+import observing
 import smoke
 from containers import Project, project_name, stop_on_terminate, why_no_docker
 
+SERVICES = "docker-compose.yml"
+OBSERVE = "docker-compose.observe.yml"
 REPLICAS = 3
 TIMEOUT_SECONDS = 30
 
@@ -114,22 +119,44 @@ def check_outage(project: Project, client: smoke.Client) -> None:
     )
 
 
+def check_observing(project: Project, client: smoke.Client, prometheus: int) -> None:
+    """Check that Prometheus knows what its dashboards show, and that nothing depends on it."""
+    server = observing.Prometheus(f"http://127.0.0.1:{prometheus}")
+    wait_for(
+        f"Prometheus reads the exporters and {REPLICAS} replicas",
+        lambda: observing.check_targets(server, replicas=REPLICAS),
+    )
+    observing.check_rules(server)
+    observing.check_dashboards(server)
+    project.run("stop", "--timeout", "1", "nginx-log-exporter", "postgres-exporter")
+    down = [("nginx-log", "down"), ("postgres", "down")]
+    wait_for(
+        "exporters that are stopped are shown as down",
+        lambda: sorted(each for each in server.targets() if each[1] == "down") == down,
+    )
+    project.run("stop", "--timeout", "1", "prometheus")
+    response = client.send("GET", "/articles?limit=9")
+    smoke.expect("requests go on without them", response.status == 200, response)
+
+
 @contextmanager
-def running_stack(what: str, **settings: str) -> Iterator[tuple[Project, smoke.Client]]:
-    """Run the stack with these settings. Yields the project and a client for nginx."""
+def running_stack(
+    what: str, *files: str, **settings: str
+) -> Iterator[tuple[Project, smoke.Client]]:
+    """Run the stack with more files and settings. Yields the project and a client for nginx."""
     port = os.environ.get("HTTP_PORT") or str(free_port())
-    project = smoke_project(HTTP_PORT=port, HTTP_BIND="127.0.0.1", **settings)
+    project = smoke_project(*files, HTTP_PORT=port, HTTP_BIND="127.0.0.1", **settings)
     started = time.monotonic()
     with project.running():
         print(f"\n{what}: healthy after {time.monotonic() - started:.1f} s on port {port}")
         yield project, smoke.Client(f"http://127.0.0.1:{port}")
 
 
-def smoke_project(**settings: str) -> Project:
-    """Return the compose project of this script, with these settings."""
+def smoke_project(*files: str, **settings: str) -> Project:
+    """Return the compose project of this script, with more files and these settings."""
     # A DATABASE_URL for tests must not affect the stack.
     environment = {"DATABASE_URL": "", **settings}
-    return Project(project_name("smoke"), "docker-compose.yml", environment=environment)
+    return Project(project_name("smoke"), SERVICES, *files, environment=environment)
 
 
 def boot_for_development() -> None:
@@ -145,16 +172,20 @@ def boot_for_development() -> None:
 
 def boot_for_production() -> None:
     """Test the production settings of docs/operations/install.md, and their guarantees."""
+    prometheus = free_port()
     settings = {
         "BACKEND_TARGET": "runtime",
         "ENVIRONMENT": "production",
         "SECRET_KEY": secrets.token_urlsafe(48),
         "POSTGRES_PASSWORD": secrets.token_urlsafe(48),
         "DATABASE_PASSWORD": secrets.token_urlsafe(48),
+        "DATABASE_MONITOR_PASSWORD": secrets.token_urlsafe(48),
+        "PROMETHEUS_PORT": str(prometheus),
+        "PROMETHEUS_INTERVAL": "1s",
         "ALLOWED_HOSTS": "127.0.0.1,localhost,blog.example.com",
         "CORS_ORIGINS": "https://www.example.com",
     }
-    with running_stack("for production", **settings) as (project, client):
+    with running_stack("for production", OBSERVE, **settings) as (project, client):
         check_client_address(project, smoke.check_publishing(client))
         smoke.check_media(client)
         smoke.check_edge(client)
@@ -162,13 +193,14 @@ def boot_for_production() -> None:
         hardening.check_hosts(client)
         hardening.check_containers(project)
         unsafe = {**settings, "SECRET_KEY": "too-short", "ALLOWED_HOSTS": "*"}
-        hardening.check_unsafe_settings(smoke_project(**unsafe))
+        hardening.check_unsafe_settings(smoke_project(OBSERVE, **unsafe))
         scaled = ("up", "--detach", "--wait", "--no-recreate", "--scale", f"backend={REPLICAS}")
         if project.run(*scaled) != 0:
             raise smoke.SmokeError("scaling failed")
         check_replicas(project, client)
+        check_observing(project, client, prometheus)
         trusting = {**settings, "HTTP_PORT": str(client.port), "TRUSTED_PROXY": "0.0.0.0/0"}
-        check_trusted_proxy(smoke_project(**trusting), client)
+        check_trusted_proxy(smoke_project(OBSERVE, **trusting), client)
         check_outage(project, client)
 
 
@@ -179,7 +211,10 @@ def main() -> int:
         return 2
     stop_on_terminate()
     try:
-        boot_for_development()
+        with ThreadPoolExecutor(1) as beside:
+            # The image is built meanwhile. If that fails, the start of the stack shows why.
+            beside.submit(smoke_project(OBSERVE).run_captured, "build", "nginx-exporter")
+            boot_for_development()
         boot_for_production()
     except (
         smoke.SmokeError,

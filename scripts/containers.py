@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-MIRRORS = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "NGINX_IMAGE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+MIRRORS = (
+    "PYTHON_IMAGE",
+    "POSTGRES_IMAGE",
+    "NGINX_IMAGE",
+    "PROMETHEUS_IMAGE",
+    "DEBIAN_IMAGE",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+)
 """Settings of the sources of images and packages."""
 
 

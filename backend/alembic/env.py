@@ -28,7 +28,9 @@ MIGRATOR_LOCK = 0x7072657373
 PAUSE_SECONDS = 0.2
 
 
-def run_migrations(connection: Connection, application_url: str | None) -> None:
+def run_migrations(
+    connection: Connection, application_url: str | None, monitor_password: str | None
+) -> None:
     """Migrate on an open connection, which holds the advisory lock until it is closed.
 
     The role of `application_url` gets access to all tables first, also to those that migrations
@@ -40,6 +42,8 @@ def run_migrations(connection: Connection, application_url: str | None) -> None:
     connection.commit()
     if application_url is not None:
         roles.prepare(connection, url=application_url)
+    if monitor_password is not None:
+        roles.prepare_monitor(connection, password=monitor_password)
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -70,13 +74,15 @@ def _wait_for_turn(connection: Connection) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-async def migrate_online(url: str, application_url: str | None = None) -> None:
+async def migrate_online(
+    url: str, application_url: str | None, monitor_password: str | None
+) -> None:
     """Open a connection to `url` and migrate."""
     connect_args = {"async_creator_fn": connect}
     engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=connect_args)
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(run_migrations, application_url)
+            await connection.run_sync(run_migrations, application_url, monitor_password)
     finally:
         await engine.dispose()
 
@@ -88,13 +94,16 @@ if context.is_offline_mode():
 else:
     given_url = context.config.attributes.get("url")
     if given_url is not None:  # called from code, which reports errors itself
-        asyncio.run(migrate_online(given_url, context.config.attributes.get("application_url")))
+        attributes = context.config.attributes
+        given = (attributes.get("application_url"), attributes.get("monitor_password"))
+        asyncio.run(migrate_online(given_url, *given))
     else:
         try:
             configure_logging(get_settings())
             application_url = ensure_database_url(get_settings()).database_url or ""
             owner_url = get_settings().database_owner_url or application_url
-            asyncio.run(migrate_online(owner_url, application_url))
+            monitor_password = get_settings().database_monitor_password
+            asyncio.run(migrate_online(owner_url, application_url, monitor_password))
         except SetupError as error:
             sys.exit(f"pressroom: {error}")
         except ServiceUnavailable as error:

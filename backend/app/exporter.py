@@ -34,7 +34,7 @@ from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
 from app.core.metrics import GAUGES, SHARED
 from app.db.session import Database
-from app.services.gauges import COLLECTORS, Gauge, read_gauges, schema_revision
+from app.services.gauges import COLLECTORS, ContentCounts, Gauge, read_gauges, schema_revision
 
 logger = get_logger(__name__)
 
@@ -79,6 +79,7 @@ class SharedGauges:
         }
         self._limited = settings.model_copy(update=limited)
         self._database: Database | None = None
+        self._counts = ContentCounts()
         self._task: asyncio.Task[None] | None = None
         self._started = self._finished = -FORGOTTEN_SECONDS
         self._known: Sequence[Gauge] = ()
@@ -112,7 +113,7 @@ class SharedGauges:
             self._database = Database.from_settings(self._limited)
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                found = await read_gauges(self._database)
+                found = await read_gauges(self._database, self._counts)
         except Exception as error:  # noqa: BLE001 - the scrape shows it, and goes on
             if not isinstance(error, (ServiceUnavailable, TimeoutError)):
                 logger.warning(f"metrics of the database: {type(error).__name__}")
@@ -146,7 +147,8 @@ class SharedGauges:
         except (OSError, TimeoutError):
             return [_up("disk", is_up=False)]
         free = Gauge("pressroom_disk_free_bytes", usage.free, ("media",))
-        return [free, _up("disk", is_up=True)]
+        size = Gauge("pressroom_disk_size_bytes", usage.total, ("media",))
+        return [free, size, _up("disk", is_up=True)]
 
     async def _certificate(self) -> Sequence[Gauge]:
         address = self._settings.metrics_tls_address

@@ -41,7 +41,13 @@ HOST_ONLY = {
 
 The backend must not know the key of backups.
 """
-OWNER_ONLY = {"DATABASE_OWNER_URL", "DATABASE_OWNER_PASSWORD", "DATABASE_OWNER_PASSWORD_FILE"}
+OWNER_ONLY = {
+    "DATABASE_OWNER_URL",
+    "DATABASE_OWNER_PASSWORD",
+    "DATABASE_OWNER_PASSWORD_FILE",
+    "DATABASE_MONITOR_PASSWORD",
+    "DATABASE_MONITOR_PASSWORD_FILE",
+}
 """Settings of the role that owns the tables, which the backend must not know."""
 
 
@@ -138,10 +144,12 @@ def test_image_tags_have_the_project_and_the_version() -> None:
     """Otherwise compose would run the image of another checkout or release."""
     built = {
         name: service
-        for name, service in compose_services("docker-compose.yml").items()
+        for path in ("docker-compose.yml", "docker-compose.observe.yml")
+        for name, service in compose_services(path).items()
         if "build" in service
     }
-    assert set(built) == {"migrate", "backend", "nginx-config"}
+    exporters = {"postgres-exporter", "nginx-exporter", "nginx-log-exporter"}
+    assert set(built) == {"migrate", "backend", "nginx-config", *exporters}
     for service in built.values():
         assert re.search(rf"\$\{{COMPOSE_PROJECT_NAME\}}-[a-z-]+:{__version__}\b", service["image"])
         assert service["pull_policy"] == "${PULL_POLICY:-build}"
@@ -215,7 +223,7 @@ ALERTS = {
     "certificate-expiring", "data-request", "database-down", "database-slow", "disk-full",
     "high-error-rate", "high-latency", "job-silent", "leaked-key", "login-storm", "mail-stuck",
     "moving-hosts", "pool-exhausted", "replication-lag", "restore", "stolen-account",
-    "too-many-connections",
+    "target-down", "too-many-connections",
 }  # fmt: skip
 """Anchors of docs/runbooks.md, which alerts link to."""
 

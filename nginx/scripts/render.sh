@@ -64,6 +64,7 @@ render() {
     $ACCESS_LOG_PERCENT $WEB_PREFIX $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
 }
 render /release/templates/edge.conf.template
+[ "${EDGE_METRICS:-}" != true ] || cp /release/templates/metrics-log.conf "$new/conf.d/"
 if [ -n "${TLS_CERTIFICATE:-}" ]; then
   render /release/tls/tls.conf.template
   cp /release/tls/redirect.conf "$new/snippets/entry.conf"

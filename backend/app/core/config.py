@@ -69,6 +69,7 @@ SECRETS = frozenset(
         "database_password",
         "database_owner_url",
         "database_owner_password",
+        "database_monitor_password",
         "smtp_password",
         "s3_access_key_id",
         "s3_secret_access_key",
@@ -223,6 +224,8 @@ class Settings(BaseSettings):
     """The password of DATABASE_OWNER_URL if it contains none."""
     database_owner_url: str | None = None
     """The URL of the role that owns the tables and migrates; defaults to DATABASE_URL."""
+    database_monitor_password: str | None = None
+    """If set, migrations create the role `pressroom_monitor`, which reads statistics only."""
     database_pool_size: PositiveInt = 5
     """Connections per pool; each process has one pool for writing and one for reading."""
     database_pool_timeout: PositiveFloat = 5.0
@@ -637,11 +640,16 @@ class Settings(BaseSettings):
             "DATABASE_READ_URL": self.database_read_url,
             "DATABASE_OWNER_URL": self.database_owner_url,
         }
-        return [
+        problems = [
             f"{name} has a password from an example; change it (docs/operations/database.md)"
             for name, url in urls.items()
             if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
         ]
+        if self.database_monitor_password in EXAMPLE_PASSWORDS:
+            problems.append(
+                "DATABASE_MONITOR_PASSWORD is an example; change it (docs/operations/observe.md)"
+            )
+        return problems
 
     @property
     def account_url(self) -> str:

@@ -42,7 +42,9 @@ COUNTERS: Mapping[str, Definition] = {
         "Requests that got no connection in DATABASE_POOL_TIMEOUT", ("pool",)
     ),
     "pressroom_job_failures_total": Definition("Failed runs of background jobs", ("job",)),
-    "pressroom_job_rows_total": Definition("Rows that background jobs processed", ("job",)),
+    "pressroom_job_rows_total": Definition(
+        "Rows or files that background jobs changed, or mails that they sent", ("job",)
+    ),
     "pressroom_logins_total": Definition("Logins by result: ok, refused, limited", ("result",)),
     "pressroom_limited_requests_total": Definition("Requests refused by a limit", ("limit",)),
 }
@@ -95,6 +97,12 @@ SHARED: Mapping[str, Definition] = {
         "Age of the oldest queued message; 0 without one", ("kind",)
     ),
     "pressroom_media_bytes": Definition("Bytes of all images"),
+    "pressroom_articles": Definition(
+        "Articles by state: published, scheduled, drafts, archived, trash", ("state",)
+    ),
+    "pressroom_comments": Definition("Comments that are not deleted"),
+    "pressroom_users": Definition("Users by state: active, disabled", ("state",)),
+    "pressroom_media_files": Definition("Images"),
     "pressroom_change_feed_lag_seconds": Definition(
         "How long the oldest scheduled article that is due waits for its entry"
     ),
@@ -103,6 +111,7 @@ SHARED: Mapping[str, Definition] = {
         "How far the replica of DATABASE_READ_URL is behind"
     ),
     "pressroom_disk_free_bytes": Definition("Free bytes of a disk", ("volume",)),
+    "pressroom_disk_size_bytes": Definition("Size of a disk", ("volume",)),
     "pressroom_backup_last_success_timestamp_seconds": Definition("End of the newest backup"),
     "pressroom_backup_size_bytes": Definition("Size of the newest backup"),
     "pressroom_wal_archive_age_seconds": Definition(

@@ -10,24 +10,39 @@ from app.db.connecting import refused_setting
 from app.db.failures import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
 
 
-def alembic_config(url: str | None = None, application_url: str | None = None) -> Config:
+def alembic_config(
+    url: str | None = None,
+    application_url: str | None = None,
+    monitor_password: str | None = None,
+) -> Config:
     """Return the Alembic configuration for the database at `url`, or for the settings.
 
     `application_url` is DATABASE_URL if `url` is that of the owner.
     """
     config = Config(BACKEND_DIR / "alembic.ini")
-    config.attributes |= {"url": url, "application_url": application_url}
+    config.attributes |= {
+        "url": url,
+        "application_url": application_url,
+        "monitor_password": monitor_password,
+    }
     return config
 
 
-def upgrade(url: str, revision: str = "head", *, application_url: str | None = None) -> None:
+def upgrade(
+    url: str,
+    revision: str = "head",
+    *,
+    application_url: str | None = None,
+    monitor_password: str | None = None,
+) -> None:
     """Upgrade the database at `url` to `revision`. Do not call it while an event loop runs.
 
-    The role of `application_url` gets access to the tables (app.db.roles). A database at a
-    revision of a newer release stays as it is, with a warning (decision 0006). Raises
-    ServiceUnavailable if the database is not available or a table is locked.
+    The role of `application_url` gets access to the tables. With `monitor_password`, the role for
+    monitoring can log in (app.db.roles). A database at a revision of a newer release stays as it
+    is, with a warning (decision 0006). Raises ServiceUnavailable if the database is not available
+    or a table is locked, and SetupError if a role cannot be prepared.
     """
-    config = alembic_config(url, application_url)
+    config = alembic_config(url, application_url, monitor_password)
     config.attributes["may_be_ahead"] = True  # alembic/env.py checks it under the lock
     try:
         command.upgrade(config, revision)
@@ -45,6 +60,10 @@ def upgrade_as_owner(settings: Settings) -> None:
     url = settings.database_url or ""
     name = "DATABASE_OWNER_URL" if settings.database_owner_url else "DATABASE_URL"
     try:
-        upgrade(settings.database_owner_url or url, application_url=url)
+        upgrade(
+            settings.database_owner_url or url,
+            application_url=url,
+            monitor_password=settings.database_monitor_password,
+        )
     except ServiceUnavailable as error:
         raise refused_setting(error, name) or error from error.__cause__

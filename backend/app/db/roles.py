@@ -1,7 +1,8 @@
 """The role that runs the application: it reads and writes rows, and cannot change the schema.
 
 DATABASE_OWNER_URL names the role that owns the tables and migrates, DATABASE_URL the one that runs.
-Each migration prepares the second one, in new databases as in existing ones.
+Each migration prepares the second one, in new databases as in existing ones. With
+DATABASE_MONITOR_PASSWORD, it also prepares a role for an exporter of metrics.
 """
 
 import asyncpg
@@ -13,6 +14,8 @@ from app.core.config import SetupError
 from app.core.errors import ServiceUnavailable
 from app.db.connecting import connect_to, refused_setting
 
+MONITOR = "pressroom_monitor"
+"""The role that reads the statistics of PostgreSQL, and no rows."""
 LOGIN_REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
 _ROLE, _PASSWORD = bindparam("role", type_=String), bindparam("password", type_=String)
@@ -52,6 +55,13 @@ _GRANTS = text(
     """
 ).bindparams(_ROLE)
 """Statements for what the role lacks. Each owner has default privileges for its future tables."""
+_MAY_MONITOR = text("SELECT pg_has_role(:role, 'pg_monitor', 'USAGE')").bindparams(_ROLE)
+_MAY_GRANT = text(
+    """
+    SELECT rolsuper OR (rolcreaterole AND pg_has_role('pg_monitor', 'USAGE WITH ADMIN OPTION'))
+    FROM pg_roles WHERE rolname = current_user
+    """
+)
 
 
 def prepare(connection: Connection, *, url: str) -> None:
@@ -65,7 +75,7 @@ def prepare(connection: Connection, *, url: str) -> None:
     connection.commit()  # Alembic begins its own transactions
     if role is None or role == owner:
         return
-    if not await_(_can_log_in(url)):
+    if not await_(_can_log_in(url, "DATABASE_URL")):
         if not connection.scalar(_MAY_CREATE):
             raise SetupError(
                 f"The role {role} of DATABASE_URL cannot log in, and the role of DATABASE_OWNER_URL"
@@ -78,16 +88,41 @@ def prepare(connection: Connection, *, url: str) -> None:
     connection.commit()
 
 
-async def _can_log_in(url: str) -> bool:
+def prepare_monitor(connection: Connection, *, password: str) -> None:
+    """Let the role MONITOR log in with this password, and read the statistics of PostgreSQL.
+
+    `connection` belongs to the owner of the tables. The caller has locked out other migrations.
+    Raises SetupError if the owner may not create or grant the role.
+    """
+    url = connection.engine.url.set(username=MONITOR, password=password)
+    text_of_url = url.render_as_string(hide_password=False)
+    is_ready = await_(_can_log_in(text_of_url, "DATABASE_OWNER_URL")) and connection.scalar(
+        _MAY_MONITOR, {"role": MONITOR}
+    )
+    if not is_ready:
+        if not connection.scalar(_MAY_GRANT):
+            raise SetupError(
+                f"The role of DATABASE_OWNER_URL may not create {MONITOR}: create it as an"
+                " administrator (docs/operations/observe.md), or unset DATABASE_MONITOR_PASSWORD"
+            )
+        statement = connection.scalar(_LOGIN, {"role": MONITOR, "password": password})
+        connection.exec_driver_sql(str(statement))
+        connection.exec_driver_sql(f"ALTER ROLE {MONITOR} CONNECTION LIMIT 5")
+        connection.exec_driver_sql(f"GRANT pg_monitor TO {MONITOR}")
+    connection.commit()
+
+
+async def _can_log_in(url: str, setting: str) -> bool:
     """Return whether PostgreSQL accepts user and password.
 
     Raises SetupError if it refuses the connection for another reason, and ServiceUnavailable.
+    The message of the former names the setting.
     """
     try:
         connection = await connect_to(url)
     except ServiceUnavailable as error:
         if isinstance(error.__cause__, LOGIN_REFUSED):
             return False
-        raise refused_setting(error, "DATABASE_URL") or error from error.__cause__
+        raise refused_setting(error, setting) or error from error.__cause__
     await connection.close()
     return True

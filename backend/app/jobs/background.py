@@ -157,22 +157,24 @@ async def repeat(
             failures = 0
             state.note_success()
             log.report({})
-        _measure(job.name, time.monotonic() - started, is_success=not failures)
+        outcome = job_runs.outcome_of(result)
+        _measure(job.name, time.monotonic() - started, outcome)
         if recorder is not None:
-            await recorder.note(job_runs.outcome_of(result), started_at=started_at)
+            await recorder.note(outcome, started_at=started_at)
         delay = min(2.0 ** min(failures, 10), max_retry_delay) if failures else job.interval
         await asyncio.sleep(delay)
 
 
-def _measure(name: str, seconds: float, *, is_success: bool) -> None:
+def _measure(name: str, seconds: float, outcome: job_runs.Outcome) -> None:
     recorder = metrics.recorder()
     if recorder is None:
         return
     now = clock.now().timestamp()
     recorder.set("pressroom_job_duration_seconds", seconds, name, at=now)
-    if is_success:
+    if outcome.error is None:
         recorder.set("pressroom_job_last_success_timestamp_seconds", now, name)
-    recorder.count("pressroom_job_failures_total", name, by=not is_success)
+    recorder.count("pressroom_job_failures_total", name, by=outcome.error is not None)
+    recorder.count("pressroom_job_rows_total", name, by=outcome.rows)
 
 
 class _FailureLog:

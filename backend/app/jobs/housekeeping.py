@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from app.core import metrics
 from app.core.logging import get_logger
 from app.db.session import Database
 from app.jobs.steps import run_steps
@@ -55,7 +54,6 @@ async def delete_expired(database: Database) -> int:
 
 async def _run(database: Database, name: str) -> int:
     rows = await STEPS[name](database)
-    metrics.count("pressroom_job_rows_total", "housekeeping", by=rows)
     if rows:
         logger.info(f"deleted {rows} expired {name}")
     return rows

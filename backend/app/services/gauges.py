@@ -1,5 +1,6 @@
 """What the metrics show of the database: each collector is one statement."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -106,6 +107,35 @@ _REPLICATION = text(
     WHERE pg_is_in_recovery()
     """
 )
+_CONTENT = text(
+    """
+    SELECT name, value, labels FROM (
+      SELECT count(*) FILTER (WHERE is_current AND published_at <= now()) AS published,
+        count(*) FILTER (WHERE is_current AND published_at > now()) AS scheduled,
+        count(*) FILTER (WHERE is_current AND published_at IS NULL) AS drafts,
+        count(*) FILTER (WHERE deleted_at IS NULL AND archived_at IS NOT NULL) AS archived,
+        count(*) FILTER (WHERE deleted_at IS NOT NULL) AS trash
+      FROM (SELECT *, deleted_at IS NULL AND archived_at IS NULL AS is_current FROM articles)
+    ) AS counted, LATERAL (VALUES
+      ('pressroom_articles', published, ARRAY['published']),
+      ('pressroom_articles', scheduled, ARRAY['scheduled']),
+      ('pressroom_articles', drafts, ARRAY['drafts']),
+      ('pressroom_articles', archived, ARRAY['archived']),
+      ('pressroom_articles', trash, ARRAY['trash'])
+    ) AS shown (name, value, labels)
+    UNION ALL
+    SELECT 'pressroom_comments', count(*), ARRAY[]::text[] FROM comments WHERE deleted_at IS NULL
+    UNION ALL
+    SELECT 'pressroom_users', count(*) FILTER (WHERE is_active), ARRAY['active'] FROM users
+    UNION ALL
+    SELECT 'pressroom_users', count(*) FILTER (WHERE NOT is_active), ARRAY['disabled'] FROM users
+    UNION ALL
+    SELECT 'pressroom_media_files', count(*), ARRAY[]::text[] FROM media
+    """
+)
+CONTENT = "content"
+CONTENT_SECONDS = 300.0
+"""How long these counts are reused: they read whole tables."""
 REPLICATION = "replication"
 _COLLECTORS: Mapping[str, TextClause] = {
     "outbox": _OUTBOX,
@@ -117,7 +147,23 @@ _COLLECTORS: Mapping[str, TextClause] = {
     "wal_archive": _ARCHIVE,
 }
 """Statements for the primary. Rows are a name, a value and the labels."""
-COLLECTORS = (*_COLLECTORS, REPLICATION)
+COLLECTORS = (*_COLLECTORS, CONTENT, REPLICATION)
+
+
+class ContentCounts:
+    """The counts of the last five minutes, also if they could not be read."""
+
+    def __init__(self) -> None:
+        self._read_at = -CONTENT_SECONDS
+        self._gauges: Sequence[Gauge] | None = None
+
+    async def read(self, connection: AsyncConnection) -> Sequence[Gauge] | None:
+        """Return the counts; None if the database could not count in time."""
+        now = time.monotonic()
+        if now - self._read_at > CONTENT_SECONDS:
+            self._read_at, self._gauges = now, None
+            self._gauges = await _collect(connection, _CONTENT)
+        return self._gauges
 
 
 def schema_revision() -> str:
@@ -125,10 +171,11 @@ def schema_revision() -> str:
     return head()
 
 
-async def read_gauges(database: Database) -> DatabaseGauges:
+async def read_gauges(database: Database, counts: ContentCounts) -> DatabaseGauges:
     """Read all gauges; a collector that fails does not prevent the others.
 
-    Raises ServiceUnavailable if the primary does not answer.
+    The counts of the content are those of `counts`. Raises ServiceUnavailable if the primary does
+    not answer.
     """
     gauges: list[Gauge] = []
     succeeded: dict[str, bool] = {}
@@ -137,24 +184,32 @@ async def read_gauges(database: Database) -> DatabaseGauges:
         for name, statement in _COLLECTORS.items():
             if name in missing:
                 continue
-            try:
-                rows = (await connection.execute(statement)).all()
-            except DBAPIError as error:
-                if error.connection_invalidated:
-                    raise
-                succeeded[name] = False
-            else:
-                succeeded[name] = True
-                gauges += [Gauge(row[0], float(row[1]), tuple(row[2])) for row in rows]
+            found = await _collect(connection, statement)
+            succeeded[name] = found is not None
+            gauges += found or ()
+        counted = await counts.read(connection)
+        succeeded[CONTENT] = counted is not None
+        gauges += counted or ()
     if database.has_replica:
         try:
-            found = await database.reader.execute(_REPLICATION)
+            rows = await database.reader.execute(_REPLICATION)
         except PressroomError:
             succeeded[REPLICATION] = False
         else:
             succeeded[REPLICATION] = True
-            gauges += [Gauge(row.name, float(row.value)) for row in found]
+            gauges += [Gauge(row.name, float(row.value)) for row in rows]
     return DatabaseGauges(gauges, succeeded)
+
+
+async def _collect(connection: AsyncConnection, statement: TextClause) -> Sequence[Gauge] | None:
+    """Return the gauges of a statement; None if it fails."""
+    try:
+        rows = (await connection.execute(statement)).all()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return None
+    return [Gauge(row[0], float(row[1]), tuple(row[2])) for row in rows]
 
 
 async def _missing(connection: AsyncConnection) -> frozenset[str]:

@@ -111,6 +111,7 @@ def test_production_starts_with_safe_settings() -> None:
             {"database_owner_url": "postgresql://o@db/b", "database_owner_password": "postgres"},
             "DATABASE_OWNER_URL has a password",
         ),
+        ({"database_monitor_password": "pressroom"}, "DATABASE_MONITOR_PASSWORD is an example"),
     ],
 )
 def test_production_rejects_unsafe_setting(change: dict[str, Any], named: str) -> None:

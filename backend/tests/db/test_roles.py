@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.core.config import SetupError
-from app.db import embedded, migrate
+from app.db import embedded, migrate, roles
 from tests import postgres
 from tests.databases import execute
 from tests.postgres import Server, fetch
@@ -144,3 +144,45 @@ def test_connections_are_reserved_for_the_operator(server: Server) -> None:
                 connection.terminate()
 
     asyncio.run(exhaust())
+
+
+def test_role_for_monitoring_reads_statistics_and_no_rows(server: Server) -> None:
+    """It gets its own password, which can be changed, and migrations change it only if needed."""
+    rules = Path(server.directory) / "pg_hba.conf"
+    rules.write_text(SCRAM.format(role=roles.MONITOR) + rules.read_text())
+    execute(server.url, "SELECT pg_reload_conf()")
+    migrate.upgrade(server.url)
+    for password in ("first", "it's %another:", "it's %another:"):
+        migrate.upgrade(server.url, monitor_password=password)
+        url = url_of(server, role=roles.MONITOR, password=password)
+        assert fetch(url, "SELECT count(*) FROM pg_stat_activity WHERE query <> ''")[0][0] > 0
+    for refused in (
+        "SELECT FROM users",
+        "SELECT FROM mails",
+        "SELECT pg_read_file('PG_VERSION')",
+        "SELECT pg_reload_conf()",
+        "CREATE TABLE more (id int)",
+        "CREATE ROLE more",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            execute(url, refused)
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        fetch(url_of(server, role=roles.MONITOR, password="first"), "SELECT 1")
+
+
+def test_owner_without_the_right_to_grant_the_role_for_monitoring(server: Server) -> None:
+    execute(
+        server.url,
+        "CREATE ROLE owner LOGIN CREATEROLE",
+        "CREATE DATABASE monitored OWNER owner",
+        f"DROP ROLE IF EXISTS {roles.MONITOR}",
+    )
+    owner_url = url_of(server, role="owner", password="", database="monitored")
+    with pytest.raises(SetupError, match=r"may not create pressroom_monitor.*observe\.md"):
+        migrate.upgrade(owner_url, monitor_password="m")
+    execute(
+        server.url,
+        f"CREATE ROLE {roles.MONITOR} LOGIN PASSWORD 'm'",
+        f"GRANT pg_monitor TO {roles.MONITOR}",
+    )
+    migrate.upgrade(owner_url, monitor_password="m")

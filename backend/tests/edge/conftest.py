@@ -1,7 +1,7 @@
 """Fixtures of the nginx tests. `make edge` runs them, `make test` does not.
 
-Attacks run alone, because they measure how long other users wait. The other files are in three
-groups that run at the same time. The tests of a group share a stack.
+Attacks run alone, because they measure how long other users wait. The other files are in four
+groups, of which three run at the same time. The tests of a group share a stack.
 """
 
 import os
@@ -21,8 +21,9 @@ GROUPS = {
     "test_conduit.py": "outage",
     "test_lifecycle.py": "lifecycle",
     "test_external_database.py": "lifecycle",
+    "test_observe.py": "observe",
 }
-"""The groups of files, of about the same duration; all other files are a group."""
+"""The groups of files; all other files are a group. The last one is short, and has no stack."""
 
 
 def skip_reason(variable: str, command: str) -> str | None:

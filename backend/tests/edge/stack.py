@@ -18,6 +18,7 @@ sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
 SERVICES = "docker-compose.yml"
 WITH_TLS = "docker-compose.tls.yml"
+OBSERVE = "docker-compose.observe.yml"
 ORIGIN = "https://www.example.com"
 FRONT_END = f"http://localhost:{free_port()}"
 """The origin of the page in test_browser.py."""

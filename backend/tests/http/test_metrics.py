@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 from sqlalchemy import text
 
-from app.core import metrics
+from app.core import clock, metrics
 from app.core.config import PROJECT_DIR, Settings
 from app.core.threads import FairThreadPool
 from app.db.session import Database
 from app.db.writing import fetch
 from app.jobs.measuring import measured
-from tests.factories import PASSWORD, create_user
+from app.services import gauges
+from app.services.gauges import ContentCounts, read_gauges
+from tests.factories import PASSWORD, create_article, create_comment, create_media, create_user
 from tests.http.test_middleware import Clients, client_of
 
 __all__ = ["client_of"]
@@ -128,6 +131,52 @@ async def test_process_is_measured(own_database: str, recorder: metrics.Recorder
         if each.name == "pressroom_statement_duration_seconds_count"
     ]
     assert {each.labels["pool"]: each.value for each in statements} == {"read": 1, "write": 3}
+
+
+async def test_counts_of_the_content_are_read_every_five_minutes(
+    own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database.from_settings(Settings(database_url=own_database))
+    counts = ContentCounts()
+
+    async def read() -> tuple[dict[tuple[str, ...], float], bool]:
+        found = await read_gauges(database, counts)
+        names = ("articles", "comments", "users", "media_files")
+        shown = {
+            (each.name.removeprefix("pressroom_"), *each.labels): each.value
+            for each in found.gauges
+            if each.name.removeprefix("pressroom_") in names
+        }
+        return shown, found.collectors[gauges.CONTENT]
+
+    now = clock.now()
+    async with database.unit_of_work() as session:
+        author = await create_user(session)
+        await create_user(session, is_active=False)
+        article = await create_article(session, author=author)
+        await create_article(session, author=author, published=False)
+        await create_article(session, author=author, published_at=now + timedelta(days=1))
+        await create_article(session, author=author, archived_at=now)
+        await create_article(session, author=author, published=False, deleted_at=now)
+        await create_comment(session, article=article, author=author)
+        await create_media(session, owner=author)
+    expected: dict[tuple[str, ...], float] = {
+        **{("articles", state): 1 for state in ("published", "scheduled", "drafts", "archived")},
+        ("articles", "trash"): 1,
+        ("comments",): 1,
+        ("media_files",): 1,
+        **{("users", state): 1 for state in ("active", "disabled")},
+    }
+    assert await read() == (expected, True)
+    async with database.unit_of_work() as session:
+        await session.execute(text("ALTER TABLE comments RENAME TO renamed"))
+    assert await read() == (expected, True)
+    monkeypatch.setattr(gauges, "CONTENT_SECONDS", 0)
+    assert await read() == ({}, False)
+    async with database.unit_of_work() as session:
+        await session.execute(text("ALTER TABLE renamed RENAME TO comments"))
+    assert await read() == (expected, True)
+    await database.dispose()
 
 
 def test_a_slot_continues_its_counts(tmp_path: Path) -> None:
