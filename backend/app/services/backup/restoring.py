@@ -28,9 +28,10 @@ from app.services.media.storage import Storage, is_folder, is_media_file
 _TABLES = """
     SELECT quote_ident(relname) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-      AND relname <> 'alembic_version'
+      AND relname NOT IN ('alembic_version', 'job_runs')
     ORDER BY relname
 """
+"""Tables that must have no rows. Runs of jobs are recorded in new installations, too."""
 _HAS_OBJECTS = """
     SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace)
         OR EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'public'::regnamespace)
