@@ -134,6 +134,13 @@ def prune(
 def restore(
     backup: Annotated[str | None, typer.Argument(help="The id; by default the newest.")] = None,
     target: TargetOption = None,
+    images_only: Annotated[
+        bool,
+        typer.Option(
+            "--images-only",
+            help="Restore the images, and not the database: after a point-in-time recovery.",
+        ),
+    ] = False,
     keep_keys: KeepKeysOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,6 +151,16 @@ def restore(
     with _reporting(as_json) as report:
         settings = _settings()
         place, key = open_target(settings, target), key_of(settings)
+        if images_only:
+            storage = open_storage(settings)
+            with _progress("Images", as_json=as_json) as progress:
+                manifest = asyncio.run(
+                    restoring.restore_images(
+                        backup, target=place, key=key, storage=storage, progress=progress
+                    )
+                )
+            report(_values(manifest), f"Restored the images of {_describe(manifest)}")
+            return
         settings = ensure_database_url(settings)
         storage = open_storage(settings)
         with _progress("Images", as_json=as_json) as progress:
@@ -237,7 +254,7 @@ def _recording(settings: Settings, job: str) -> Iterator[dict[str, int]]:
     except (PressroomError, SetupError) as error:
         recording.record(settings, job, started_at=started_at, error=str(error))
         raise
-    recording.record(settings, job, started_at=started_at, **values)
+    recording.record(settings, job, started_at=started_at, rows=values.get("rows", 0))
 
 
 @contextmanager

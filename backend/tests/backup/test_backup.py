@@ -10,7 +10,7 @@ import pytest
 
 from app.services.backup import programs
 from app.services.backup.encryption import new_key
-from tests.backup.conftest import IMAGES, Site, error_of
+from tests.backup.conftest import IMAGES, MEDIA, Site, error_of
 from tests.commands import fetch, run
 from tests.databases import execute, migrated_database
 
@@ -91,6 +91,28 @@ class TestRoundTrip:
         url = empty()
         assert run("backup", "restore") == 0
         assert len(fetch(url, "SELECT 1 FROM media")) == 5
+        assert site.contents() == before
+
+    def test_images_deleted_before_the_backup_are_restored_as_deleted(
+        self, site: Site, empty: Callable[[], str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A database that is recovered to an earlier moment refers to them."""
+        before = site.contents()
+        execute(site.url, f"DELETE FROM media WHERE folder = '{IMAGES[0]}'")
+        (site.media / "deleted").mkdir()
+        (site.media / "files" / IMAGES[0]).rename(site.media / "deleted" / IMAGES[0])
+        for _ in range(2):  # the second one knows the files
+            made = site.create(capsys)
+            assert (made["images"], made["withdrawn"], made["missing"]) == (4, 1, [])
+        url = empty()
+        assert run("backup", "restore", "--images-only") == 0
+        assert fetch(url, "SELECT 1 FROM pg_class WHERE relname = 'users'") == []
+        assert [each.name for each in (site.media / "deleted").iterdir()] == [IMAGES[0]]
+        assert IMAGES[0] not in "".join(site.contents())
+        site.set(DATABASE_URL=site.url)  # it still has four of the rows
+        execute(site.url, MEDIA.format(folder=IMAGES[0], bytes=20))
+        assert run("after-restore") == 0
+        assert "images restored: 1" in capsys.readouterr().out
         assert site.contents() == before
 
     def test_image_without_files_is_reported(
@@ -199,6 +221,24 @@ class TestRefusals:
         assert run("backup", "restore", "--json") == 1
         (line,) = capsys.readouterr().out.splitlines()
         assert json.loads(line)["ok"] is False
+
+    def test_rows_that_differ_after_the_restore(
+        self,
+        site: Site,
+        empty: Callable[[], str],
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        load = programs.load
+
+        def load_and_change(url: str, **options: Any) -> None:
+            load(url, **options)
+            execute(url, "UPDATE users SET name = 'Eve'")
+
+        site.create(capsys)
+        empty()
+        monkeypatch.setattr(programs, "load", load_and_change)
+        assert "Rows of users differ from the backup" in error_of(capsys, "restore")
 
 
 class TestFailures:
