@@ -47,7 +47,12 @@ _COUNT = """
     SELECT count(*), coalesce(sum(('x' || left(md5(each::text), 15))::bit(60)::bigint), 0)::text
     FROM {} AS each
 """
-_MEDIA = "SELECT folder, bytes FROM media ORDER BY folder"
+_MEDIA = """
+    SELECT folder, bytes FROM media
+    UNION ALL
+    SELECT folder, NULL FROM discarded_folders
+    ORDER BY folder
+"""
 
 
 class Snapshot(NamedTuple):
@@ -57,8 +62,8 @@ class Snapshot(NamedTuple):
     revision: str
     counts: dict[str, int]
     checksums: dict[str, str]
-    images: Sequence[tuple[str, int]]
-    """Folders and the total sizes of their files, ordered by folder."""
+    images: Sequence[tuple[str, int | None]]
+    """Folders and the total sizes of their files, ordered by folder; None for deleted images."""
     database: Part
 
 
@@ -89,8 +94,7 @@ async def create(
         backup = f"{started_at:%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(4)}"
         previous = await asyncio.to_thread(newest, target, key)
         snapshot = await _read_database(settings, target=target, key=key, backup=backup)
-        copying = _Copying(target, key, storage, progress)
-        await copying.add(snapshot.images)
+        copying = _Copying(target, key, storage, snapshot.images, progress)
         media_list = await copying.run(backup, previous)
         manifest = Manifest(
             id=backup,
@@ -196,25 +200,16 @@ class _Copying:
         target: Target,
         key: NoKey,
         storage: Storage,
+        images: Sequence[tuple[str, int | None]],
         progress: Progress,
     ) -> None:
         self._target = target
         self._key = key
         self._storage = storage
-        self._rows: Sequence[tuple[str, int | None]] = []
+        self._rows = images
         self._progress = progress
         self.images = self.withdrawn = self.files = self.bytes = self.uploaded_bytes = 0
         self.missing: list[str] = []
-
-    async def add(self, images: Sequence[tuple[str, int]]) -> None:
-        """Copy the images of the snapshot, and those whose files are kept although deleted."""
-        sizes: dict[str, int | None] = dict(images)
-        try:
-            for folder in await self._storage.withdrawn():
-                sizes.setdefault(folder, None)
-        except OSError as error:
-            raise BackupError(f"The deleted images cannot be listed: {error}") from error
-        self._rows = sorted(sizes.items())
 
     async def run(self, backup: str, previous: Manifest | None) -> Part:
         """Copy all files, and store the list. Images of the previous backup are not read again."""

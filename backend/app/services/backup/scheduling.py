@@ -110,12 +110,10 @@ class Schedule:
         status = self._process.returncode
         self._process = None
         try:
-            values = json.loads(output)
-        except ValueError:
-            values = {
-                "ok": False,
-                "error": f"It was killed by signal {-status}" if status < 0 else output,
-            }
+            values = json.loads(output.splitlines()[-1])  # warnings may precede it
+        except (ValueError, IndexError):
+            reason = f"it was killed by signal {-status}" if status < 0 else output.strip()
+            values = {"ok": False, "error": f"The command failed: {reason}"}
         self._report(command, values, status=status)
         return status in {0, INCOMPLETE}
 
