@@ -10,10 +10,10 @@ NO_TESTS := 5
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- without Docker: requires Python 3.11 or newer
 
@@ -115,6 +115,9 @@ edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
 	@scripts/venv dev
 	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 3 --dist=loadgroup --durations=0 --durations-min=5 tests/releases $(ARGS)
+
+restore-drill: ## Back up a stack under load, and restore it twice: the newest backup, and a moment; 2 minutes
+	@exec $(ANY_PYTHON) -u scripts/restore_drill.py
 
 # --- maintenance
 

@@ -5,13 +5,13 @@ They are of the actors in the audit trail, successful runs of jobs, and failed m
 It can be run again if it was interrupted.
 
 Revision: 0032
-Revises: 0030
+Revises: 0031
 """
 
 from alembic import op
 
 revision = "0032"
-down_revision = "0030"
+down_revision = "0031"
 branch_labels = None
 depends_on = None
 

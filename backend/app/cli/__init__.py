@@ -10,7 +10,7 @@ keys.py      keys rotate, keys reseal
 operations.py counters …, mail …, jobs …, audit …, sessions …, stats, maintenance …
 retention.py retention
 restoring.py after-restore
-backup.py    backup create, list, verify, prune, restore, new-key
+backup.py    backup create, list, verify, prune, restore, schedule, new-key
 
 Only the module of the requested command is imported, because the services behind all commands take
 more than a second to load.

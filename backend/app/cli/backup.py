@@ -1,7 +1,8 @@
-"""The commands backup: create, list, verify, prune, restore, new-key."""
+"""The commands backup: create, list, verify, prune, restore, schedule, new-key."""
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,13 +14,15 @@ from rich.progress import Progress
 
 from app.cli.base import console, run_with_database
 from app.cli.restoring import end_clients, print_counts
+from app.core import clock
 from app.core.config import Settings, SetupError, get_settings
 from app.core.errors import PressroomError
 from app.core.logging import configure_logging
 from app.core.plurals import counted
 from app.db import migrate
 from app.db.embedded import ensure_database_url
-from app.services.backup import checking, creating, pruning, restoring
+from app.services import job_runs
+from app.services.backup import checking, creating, pruning, recording, restoring, scheduling
 from app.services.backup.encryption import NoKey, key_of, new_key
 from app.services.backup.manifest import Manifest, list_backups
 from app.services.backup.targets import Target, open_target
@@ -27,11 +30,11 @@ from app.services.media.storage import open_storage
 
 cli = typer.Typer(no_args_is_help=True, help="Backups of the database and the images.")
 
-INCOMPLETE = 3
-"""The exit status of a backup without the files of some images, which did not exist."""
-
 TargetOption = Annotated[
-    str | None, typer.Option("--target", help="The folder of the backups; default: BACKUP_TARGET.")
+    str | None,
+    typer.Option(
+        "--target", help="The folder of the backups, or s3://bucket/prefix; default: BACKUP_TARGET."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 KeepKeysOption = Annotated[
@@ -51,8 +54,11 @@ def create(target: TargetOption = None, as_json: JsonOption = False) -> None:
     """
     with _reporting(as_json) as report:
         settings = ensure_database_url(_settings())
-        place, key = open_target(settings, target), key_of(settings)
-        with _progress("Images", as_json=as_json) as progress:
+        with (
+            _recording(settings, job_runs.BACKUP) as run,
+            _progress("Images", as_json=as_json) as progress,
+        ):
+            place, key = open_target(settings, target), key_of(settings)
             manifest = asyncio.run(
                 creating.create(
                     settings,
@@ -62,12 +68,13 @@ def create(target: TargetOption = None, as_json: JsonOption = False) -> None:
                     progress=progress,
                 )
             )
+            run["rows"] = manifest.database.bytes + manifest.media_bytes
         report(_values(manifest), _describe(manifest))
         if manifest.missing:
             folders = ", ".join(manifest.missing[:10])
             _warn(f"{counted(len(manifest.missing), 'image')} had no files: {folders}")
     if manifest.missing:
-        raise typer.Exit(INCOMPLETE)
+        raise typer.Exit(scheduling.INCOMPLETE)
 
 
 @cli.command("list")
@@ -95,8 +102,12 @@ def verify(
 ) -> None:
     """Read a whole backup, and compare it with its checksums."""
     with _reporting(as_json) as report:
-        place, key = _open(target)
-        with _progress("Images", as_json=as_json) as progress:
+        settings = _settings()
+        with (
+            _recording(settings, recording.VERIFICATION),
+            _progress("Images", as_json=as_json) as progress,
+        ):
+            place, key = open_target(settings, target), key_of(settings)
             manifest = asyncio.run(checking.verify(place, backup, key=key, progress=progress))
         report(_values(manifest), f"{_describe(manifest)}\nIt is complete and undamaged")
 
@@ -123,6 +134,13 @@ def prune(
 def restore(
     backup: Annotated[str | None, typer.Argument(help="The id; by default the newest.")] = None,
     target: TargetOption = None,
+    images_only: Annotated[
+        bool,
+        typer.Option(
+            "--images-only",
+            help="Restore the images, and not the database: after a point-in-time recovery.",
+        ),
+    ] = False,
     keep_keys: KeepKeysOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,6 +151,16 @@ def restore(
     with _reporting(as_json) as report:
         settings = _settings()
         place, key = open_target(settings, target), key_of(settings)
+        if images_only:
+            storage = open_storage(settings)
+            with _progress("Images", as_json=as_json) as progress:
+                manifest = asyncio.run(
+                    restoring.restore_images(
+                        backup, target=place, key=key, storage=storage, progress=progress
+                    )
+                )
+            report(_values(manifest), f"Restored the images of {_describe(manifest)}")
+            return
         settings = ensure_database_url(settings)
         storage = open_storage(settings)
         with _progress("Images", as_json=as_json) as progress:
@@ -148,6 +176,20 @@ def restore(
         report(_values(manifest) | {"after_restore": counts}, f"Restored {_describe(manifest)}")
     if not as_json:
         print_counts(counts)
+
+
+@cli.command()
+def schedule(target: TargetOption = None) -> None:
+    """Make and prune backups every BACKUP_HOURS, and verify one every BACKUP_VERIFY_HOURS.
+
+    Each run prints one line of JSON. A failed one is repeated after 15 minutes. It runs until it
+    gets a signal, and continues with the schedule that the database records.
+    """
+    options = () if target is None else ("--target", target)
+    runner = scheduling.Schedule(_settings(), write=typer.echo, options=options)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, runner.stop)
+    runner.run()
 
 
 @cli.command("new-key")
@@ -200,6 +242,19 @@ def _reporting(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], str], Non
             raise
         typer.echo(json.dumps({"ok": False, "error": str(error)}))
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def _recording(settings: Settings, job: str) -> Iterator[dict[str, int]]:
+    """Record the run in the database, also if it fails. The yielded `rows` are recorded."""
+    started_at = clock.now()
+    values: dict[str, int] = {}
+    try:
+        yield values
+    except (PressroomError, SetupError) as error:
+        recording.record(settings, job, started_at=started_at, error=str(error))
+        raise
+    recording.record(settings, job, started_at=started_at, rows=values.get("rows", 0))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from app.cli.base import console, prepare_settings, run_with_database
 from app.db.session import Database
 from app.services import limits, outbox
 from app.services.accounts import account_tokens, api_keys, rate_limits, sessions
-from app.services.articles import previews
+from app.services.articles import changes, previews
 from app.services.media.discarding import restore_referenced
 from app.services.media.storage import Storage, open_storage
 from app.services.purging import in_batches
@@ -40,7 +40,8 @@ def after_restore(
 ) -> None:
     """End all sessions and drop queued mail after a restore, before the backend starts.
 
-    Images that were deleted after the dump are served again. It can be repeated.
+    Images that were deleted after the dump are served again. Cursors of the change feed become
+    unknown. It can be repeated.
     """
     settings = prepare_settings(log_level="WARNING")
     storage = open_storage(settings)
@@ -55,7 +56,9 @@ async def end_clients(database: Database, storage: Storage, *, keep_keys: bool) 
     """Run all steps; return the number of rows that each of them changed."""
     steps = ENDED if keep_keys else ENDED | KEYS
     counts = {what: await in_batches(database, purge) for what, purge in steps.items()}
-    return counts | {"images restored": await restore_referenced(database, storage=storage)}
+    counts["images restored"] = await restore_referenced(database, storage=storage)
+    counts["change feeds restarted"] = await changes.begin_generation(database)
+    return counts
 
 
 def print_counts(counts: Mapping[str, int]) -> None:

@@ -74,6 +74,8 @@ SECRETS = frozenset(
         "s3_access_key_id",
         "s3_secret_access_key",
         "backup_key",
+        "backup_s3_access_key_id",
+        "backup_s3_secret_access_key",
     }
 )
 """Settings that can be read from a file: SECRET_KEY_FILE=/run/secrets/secret_key."""
@@ -345,9 +347,23 @@ class Settings(BaseSettings):
     s3_secret_access_key: str | None = None
 
     backup_target: str | None = None
-    """The folder of backups, for the command `pressroom backup`."""
+    """The folder of backups, or `s3://bucket/prefix`, for the command `pressroom backup`."""
     backup_key: str | None = None
     """The secret key of age that encrypts backups; without it, they are not encrypted."""
+    backup_s3_endpoint_url: str | None = None
+    """The endpoint of BACKUP_TARGET=s3://…; defaults to Amazon S3."""
+    backup_s3_region: str = "us-east-1"
+    backup_s3_access_key_id: str | None = None
+    """The credentials are not those of S3_BUCKET: whoever has those must not delete backups."""
+    backup_s3_secret_access_key: str | None = None
+    backup_hours: PositiveInt = 24
+    """Hours between backups of `pressroom backup schedule`."""
+    backup_verify_hours: PositiveInt = 168
+    """Hours between verifications."""
+    backup_keep: PositiveInt = 7
+    """How many of the newest backups are kept."""
+    backup_keep_days: NonNegativeInt = 30
+    """All backups of these last days are kept, too."""
 
     revisions_all_days: NonNegativeInt = 30
     """Days for which all revisions are kept; 0 keeps them forever."""

@@ -115,7 +115,10 @@ SHARED: Mapping[str, Definition] = {
     "pressroom_backup_last_success_timestamp_seconds": Definition("End of the newest backup"),
     "pressroom_backup_size_bytes": Definition("Size of the newest backup"),
     "pressroom_wal_archive_age_seconds": Definition(
-        "Time since PostgreSQL archived a WAL file; only with archive_mode"
+        "Time since the last WAL was archived, or since the receiver left; 0 while it receives"
+    ),
+    "pressroom_wal_held_bytes": Definition(
+        "WAL that the database keeps for the archive, because it was not received yet"
     ),
     "pressroom_certificate_expiry_timestamp_seconds": Definition(
         "End of the certificate at METRICS_TLS_ADDRESS"

@@ -81,6 +81,8 @@ class Installation(Base):
     maintenance: Mapped[str | None] = mapped_column(String(500))
     """The sentence that refused writes get; None unless the server is in maintenance."""
     maintenance_since: Mapped[datetime | None]
+    generation: Mapped[UUID | None]
+    """Changes with each restore; None before the first one. Cursors of the change feed have it."""
 
 
 class ImportRecord(Base):

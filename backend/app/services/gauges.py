@@ -91,13 +91,23 @@ _BACKUP = text(
     ) AS shown (name, value)
     """
 )
+WAL_SLOT = "barman"
+"""The replication slot of the archive. A connected receiver stores WAL as it is written."""
 _ARCHIVE = text(
     """
-    SELECT 'pressroom_wal_archive_age_seconds',
-      extract(epoch FROM now() - coalesce(last_archived_time, stats_reset)), ARRAY[]::text[]
-    FROM pg_stat_archiver WHERE current_setting('archive_mode') <> 'off'
+    SELECT 'pressroom_wal_archive_age_seconds', max(age), ARRAY[]::text[] FROM (
+      SELECT extract(epoch FROM now() - coalesce(last_archived_time, stats_reset)) AS age
+      FROM pg_stat_archiver WHERE current_setting('archive_mode') <> 'off'
+      UNION ALL
+      SELECT CASE WHEN active THEN 0 ELSE extract(epoch FROM now() - inactive_since) END
+      FROM pg_replication_slots WHERE slot_name = :slot
+    ) AS archives HAVING count(age) > 0
+    UNION ALL
+    SELECT 'pressroom_wal_held_bytes', pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn),
+      ARRAY[]::text[]
+    FROM pg_replication_slots WHERE slot_name = :slot AND restart_lsn IS NOT NULL
     """
-)
+).bindparams(slot=WAL_SLOT)
 _REPLICATION = text(
     """
     SELECT 'pressroom_database_replication_lag_seconds' AS name,

@@ -27,7 +27,7 @@ from app.jobs.housekeeping import delete_expired
 from app.main import create_app
 from app.models import Article, User
 from app.schemas.articles.change import MAX_CHANGES
-from app.services.articles.changes import announce_due
+from app.services.articles.changes import announce_due, begin_generation
 from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url, migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_user
@@ -494,6 +494,29 @@ class TestPages:
             response = await client.get("/changes", params={"cursor": cursor})
             assert response.status_code == 422
             assert response.json()["code"] == "invalid_cursor"
+
+    async def test_cursor_from_before_a_restore_is_rejected(
+        self, client: httpx.AsyncClient, database: Database, follower: Follower
+    ) -> None:
+        """Also from before the first one, and from between two restores of the same backup."""
+        author = await author_of(database)
+        for _ in range(2):
+            before = follower.cursor
+            await begin_generation(database)
+            response = await client.get("/changes", params={"cursor": before})
+            assert (response.status_code, response.json()["code"]) == (422, "invalid_cursor")
+            follower.cursor = (await client.get("/changes?cursor=latest")).json()["next"]
+            article = await article_of(database, author)
+            assert [each["article_id"] for each in await follower.new_changes()] == [article.id]
+
+    async def test_cursor_of_an_earlier_release_is_known(
+        self, client: httpx.AsyncClient, database: Database, follower: Follower
+    ) -> None:
+        async with database.autocommit() as connection:
+            await connection.execute(text("UPDATE installation SET generation = NULL"))
+        follower.cursor = encode_cursor("changes", [0])
+        article = await article_of(database, await author_of(database))
+        assert [each["article_id"] for each in await follower.new_changes()][-1:] == [article.id]
 
     @pytest.mark.parametrize("query", ["limit=0", f"limit={MAX_CHANGES + 1}", "limit=x", "skip=1"])
     async def test_invalid_page_is_rejected(self, client: httpx.AsyncClient, query: str) -> None:

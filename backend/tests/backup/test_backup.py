@@ -3,108 +3,18 @@
 import json
 import resource
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from app.core.config import get_settings
 from app.services.backup import programs
 from app.services.backup.encryption import new_key
+from tests.backup.conftest import IMAGES, MEDIA, Site, error_of
 from tests.commands import fetch, run
-from tests.databases import execute, migrated_database, temporary_database
+from tests.databases import execute, migrated_database
 
-pytestmark = [pytest.mark.usefixtures("restored_environment"), pytest.mark.checkout]
-
-IMAGES = [f"{number:032x}" for number in range(1, 6)]
-ROWS = """
-    INSERT INTO users (id, email, username, name, hashed_password, created_at, updated_at)
-      VALUES (1, 'ada@example.com', 'ada', 'Ada', 'x', now(), now());
-    INSERT INTO user_sessions
-      (user_id, token_hash, created_at, last_used_at, expires_at, user_agent)
-      VALUES (1, 'x', now(), now(), now() + interval '1 day', '');
-"""
-MEDIA = """
-    INSERT INTO media (owner_id, folder, content_type, bytes, width, height, widths, color,
-      placeholder, created_at)
-      VALUES (1, '{folder}', 'image/jpeg', {bytes}, 4, 3, '{{}}', '#aabbcc', '', now());
-"""
-
-
-class Site:
-    """A database with images, and a folder for backups."""
-
-    def __init__(self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.url = url
-        self.media = folder / "media"
-        self.target = folder / "backups"
-        self._monkeypatch = monkeypatch
-        self.set(MEDIA_DIR=str(self.media), BACKUP_TARGET=str(self.target), DATABASE_URL=url)
-        execute(url, ROWS)
-        for number, image in enumerate(IMAGES):
-            self.add(image, f"image {number}".encode())
-
-    def set(self, **environment: str) -> None:
-        for name, value in environment.items():
-            self._monkeypatch.setenv(name, value)
-        get_settings.cache_clear()
-
-    def unset(self, name: str) -> None:
-        self._monkeypatch.delenv(name)
-        get_settings.cache_clear()
-
-    def add(self, image: str, content: bytes) -> None:
-        files = self.media / "files" / image
-        files.mkdir(parents=True)
-        (files / "original.jpg").write_bytes(content)
-        (files / "w320.webp").write_bytes(b"small " + content)
-        execute(self.url, MEDIA.format(folder=image, bytes=2 * len(content) + 6))
-
-    def create(self, capsys: pytest.CaptureFixture[str], *, status: int = 0) -> dict[str, Any]:
-        capsys.readouterr()
-        assert run("backup", "create", "--json") == status, capsys.readouterr()
-        line: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return line
-
-    def contents(self) -> dict[str, bytes]:
-        files = self.media / "files"
-        return {str(each.relative_to(files)): each.read_bytes() for each in files.rglob("*.*")}
-
-    def manifest(self, backup: str) -> Path:
-        return self.target / "backups" / backup / "manifest.json"
-
-
-@pytest.fixture
-def site(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(fresh_database, tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def encrypted(site: Site, tmp_path: Path) -> Site:
-    (tmp_path / "key").write_text(new_key() + "\n")
-    site.set(BACKUP_KEY_FILE=str(tmp_path / "key"))
-    return site
-
-
-@pytest.fixture
-def empty(site: Site, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Return a function that moves to an empty database, with an empty folder of images."""
-    with temporary_database() as url:
-
-        def move() -> str:
-            site.set(DATABASE_URL=url, MEDIA_DIR=str(tmp_path / "restored"))
-            site.media = tmp_path / "restored"
-            return url
-
-        yield move
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that fails, and return its one line."""
-    capsys.readouterr()
-    assert run("backup", *arguments) == 1
-    return " ".join(capsys.readouterr().err.split())
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 
 class TestRoundTrip:
@@ -181,6 +91,28 @@ class TestRoundTrip:
         url = empty()
         assert run("backup", "restore") == 0
         assert len(fetch(url, "SELECT 1 FROM media")) == 5
+        assert site.contents() == before
+
+    def test_images_deleted_before_the_backup_are_restored_as_deleted(
+        self, site: Site, empty: Callable[[], str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A database that is recovered to an earlier moment refers to them."""
+        before = site.contents()
+        execute(site.url, f"DELETE FROM media WHERE folder = '{IMAGES[0]}'")
+        (site.media / "deleted").mkdir()
+        (site.media / "files" / IMAGES[0]).rename(site.media / "deleted" / IMAGES[0])
+        for _ in range(2):  # the second one knows the files
+            made = site.create(capsys)
+            assert (made["images"], made["withdrawn"], made["missing"]) == (4, 1, [])
+        url = empty()
+        assert run("backup", "restore", "--images-only") == 0
+        assert fetch(url, "SELECT 1 FROM pg_class WHERE relname = 'users'") == []
+        assert [each.name for each in (site.media / "deleted").iterdir()] == [IMAGES[0]]
+        assert IMAGES[0] not in "".join(site.contents())
+        site.set(DATABASE_URL=site.url)  # it still has four of the rows
+        execute(site.url, MEDIA.format(folder=IMAGES[0], bytes=20))
+        assert run("after-restore") == 0
+        assert "images restored: 1" in capsys.readouterr().out
         assert site.contents() == before
 
     def test_image_without_files_is_reported(
@@ -290,6 +222,24 @@ class TestRefusals:
         (line,) = capsys.readouterr().out.splitlines()
         assert json.loads(line)["ok"] is False
 
+    def test_rows_that_differ_after_the_restore(
+        self,
+        site: Site,
+        empty: Callable[[], str],
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        load = programs.load
+
+        def load_and_change(url: str, **options: Any) -> None:
+            load(url, **options)
+            execute(url, "UPDATE users SET name = 'Eve'")
+
+        site.create(capsys)
+        empty()
+        monkeypatch.setattr(programs, "load", load_and_change)
+        assert "Rows of users differ from the backup" in error_of(capsys, "restore")
+
 
 class TestFailures:
     def test_full_disk(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,6 +292,7 @@ class TestPrune:
     ) -> None:
         first = site.create(capsys)
         execute(site.url, f"DELETE FROM media WHERE folder = '{IMAGES[0]}'")
+        execute(site.url, "DELETE FROM discarded_folders")  # its files are not kept any more
         second, third = site.create(capsys), site.create(capsys)
         assert run("backup", "prune", "--keep", "1", "--keep-days", "1") == 0
         assert "0 backups deleted, 3 kept" in capsys.readouterr().out

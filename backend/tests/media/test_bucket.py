@@ -15,6 +15,7 @@ from app.db.session import Database
 from app.jobs.media import clean_up_media
 from app.services.media.bucket import BucketStorage
 from app.services.media.storage import Storage, new_folder, open_storage
+from tests.buckets import new_bucket, s3_server
 from tests.factories import bearer, create_user
 from tests.images import image_bytes, opened
 
@@ -23,31 +24,14 @@ KEYS = {"s3_access_key_id": "testing", "s3_secret_access_key": "testing"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer  # takes a second
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture
 def bucket(server: str) -> Iterator[Any]:
-    import boto3
-
-    s3 = boto3.resource(
-        "s3",
-        endpoint_url=server,
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-        region_name="us-east-1",
-    )
-    bucket = s3.Bucket("images")
-    bucket.create()
-    yield bucket
-    bucket.objects.all().delete()
-    bucket.delete()
+    with new_bucket(server, "images") as bucket:
+        yield bucket
 
 
 @pytest.fixture

@@ -3,10 +3,14 @@
 Database triggers write it (migration 0003), whichever client changes an article. Sequence numbers
 become visible in ascending order, also on replicas. All later entries therefore have a higher
 number than any entry already read.
+
+A restore takes entries back, and later ones get their numbers again. So it sets a new generation,
+which is part of the signature of cursors: those from before are refused.
 """
 
 from datetime import timedelta
 from typing import Any, cast
+from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +24,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
 from app.core import clock
@@ -28,6 +33,7 @@ from app.db.selection import Selection, fields_of
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.articles.article import Article
 from app.models.articles.change import Change
+from app.models.bulk import Installation
 from app.schemas.articles.change import LATEST, ChangeResponse, ChangesQuery
 from app.services.pages.cursors import decode_cursor, encode_cursor
 from app.services.pages.paging import ListPage
@@ -39,10 +45,7 @@ RETENTION = timedelta(days=30)
 """How long an entry is kept after a later entry for the same article."""
 
 
-_CHANGE = Selection(
-    lambda values: ChangeResponse(**values | {"cursor": _encode_cursor(values["cursor"])}),
-    fields_of(ChangeResponse, Change, cursor=Change.seq),
-)
+_CHANGE = Selection(dict, fields_of(ChangeResponse, Change, cursor=Change.seq))
 _AFTER = (
     select(*_CHANGE.columns)
     .where(Change.seq > bindparam("after", type_=BigInteger))
@@ -50,31 +53,59 @@ _AFTER = (
     .limit(bindparam("limit", type_=Integer))
 )
 _LAST = select(Change.seq).order_by(Change.seq.desc()).limit(1)
+_GENERATION = select(Installation.generation)
+_NEW_ROW = insert(Installation).values(
+    id=1, uuid=bindparam("uuid"), generation=bindparam("generation")
+)
+_BEGIN_GENERATION = _NEW_ROW.on_conflict_do_update(
+    index_elements=[Installation.id], set_={"generation": _NEW_ROW.excluded.generation}
+)
 
 
 async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[ChangeResponse]:
     """Return the entries after a cursor, or from the beginning; `next` is always set.
 
-    Raises InvalidCursor.
+    Raises InvalidCursor, also for cursors from before a restore.
     """
+    generation = await reader.scalar(_GENERATION)
     if query.cursor == LATEST:
-        return ListPage([], next=_encode_cursor(await reader.scalar(_LAST) or 0))
-    after = _decode_cursor(query.cursor)
+        return ListPage([], next=_encode_cursor(await reader.scalar(_LAST) or 0, generation))
+    after = _decode_cursor(query.cursor, generation)
     rows = await reader.execute(_AFTER, {"after": after, "limit": query.limit})
-    changes = [_CHANGE.read(row) for row in rows]
+    changes = [_read(_CHANGE.read(row), generation) for row in rows]
     # Sign the cursor again even without new entries, so that it uses the current key.
-    return ListPage(changes, next=changes[-1].cursor if changes else _encode_cursor(after))
+    last = changes[-1].cursor if changes else _encode_cursor(after, generation)
+    return ListPage(changes, next=last)
 
 
-def _encode_cursor(seq: int) -> str:
-    return encode_cursor(CURSOR_KIND, [seq])
+def _read(values: dict[str, Any], generation: UUID | None) -> ChangeResponse:
+    return ChangeResponse(**values | {"cursor": _encode_cursor(values["cursor"], generation)})
 
 
-def _decode_cursor(cursor: str) -> int:
+def _encode_cursor(seq: int, generation: UUID | None) -> str:
+    return encode_cursor(_kind(generation), [seq])
+
+
+def _decode_cursor(cursor: str, generation: UUID | None) -> int:
     if not cursor:
         return 0
-    (seq,) = decode_cursor(cursor, CURSOR_KIND)
+    (seq,) = decode_cursor(cursor, _kind(generation))
     return cast("int", seq)  # the cursor is signed, so the type is known
+
+
+def _kind(generation: UUID | None) -> str:
+    """Return the kind of cursors. Before the first restore, it is that of earlier releases."""
+    return CURSOR_KIND if generation is None else f"{CURSOR_KIND} {generation}"
+
+
+async def begin_generation(database: Database) -> int:
+    """Refuse all cursors of before, because a backup was restored. Return 1.
+
+    Clients then start again. Backends must not run meanwhile.
+    """
+    async with database.autocommit() as connection:
+        await connection.execute(_BEGIN_GENERATION, {"uuid": uuid4(), "generation": uuid4()})
+    return 1
 
 
 # Use the earlier of two clocks. The application's clock determines visibility; the trigger uses the

@@ -35,7 +35,7 @@ def _verify(target: Target, backup: str | None, key: NoKey, progress: Progress) 
             for file in image.files:
                 load_file(target, file, key)
             count += 1
-            progress(count, manifest.images)
+            progress(count, manifest.images + manifest.withdrawn)
     return manifest
 
 

@@ -2,7 +2,8 @@
 
 One transaction exports its snapshot. pg_dump reads the database in it, and the images are those of
 its rows. Their files are copied afterwards: files of images that are deleted meanwhile are kept for
-MEDIA_KEEP_DELETED_HOURS.
+MEDIA_KEEP_DELETED_HOURS. Images that were deleted before are copied, too, while their files are
+kept: a database that is recovered to an earlier moment refers to them.
 """
 
 import asyncio
@@ -41,8 +42,17 @@ from app.services.media.storage import Storage, is_folder
 AT_ONCE = 4
 """Images that are copied at the same time. Their files are in memory."""
 COUNTED = ("users", "articles", "article_revisions", "comments", "media")
-"""Tables whose rows are counted, for a comparison after a restore."""
-_MEDIA = "SELECT folder, bytes FROM media ORDER BY folder"
+"""Tables whose rows are counted and hashed, for a comparison after a restore."""
+_COUNT = """
+    SELECT count(*), coalesce(sum(('x' || left(md5(each::text), 15))::bit(60)::bigint), 0)::text
+    FROM {} AS each
+"""
+_MEDIA = """
+    SELECT folder, bytes FROM media
+    UNION ALL
+    SELECT folder, NULL FROM discarded_folders
+    ORDER BY folder
+"""
 
 
 class Snapshot(NamedTuple):
@@ -51,8 +61,9 @@ class Snapshot(NamedTuple):
     postgresql: int
     revision: str
     counts: dict[str, int]
-    images: Sequence[tuple[str, int]]
-    """Folders and the total sizes of their files, ordered by folder."""
+    checksums: dict[str, str]
+    images: Sequence[tuple[str, int | None]]
+    """Folders and the total sizes of their files, ordered by folder; None for deleted images."""
     database: Part
 
 
@@ -96,11 +107,13 @@ async def create(
             database=snapshot.database,
             media_list=media_list,
             images=copying.images,
+            withdrawn=copying.withdrawn,
             files=copying.files,
             media_bytes=copying.bytes,
             uploaded_bytes=copying.uploaded_bytes,
             missing=copying.missing,
             counts=snapshot.counts,
+            checksums=snapshot.checksums,
         )
         await asyncio.to_thread(_complete, target, manifest, key)
     return manifest
@@ -110,13 +123,28 @@ def _complete(target: Target, manifest: Manifest, key: NoKey) -> None:
     target.put(manifest_name(manifest.id), encode(manifest, key))
 
 
+_SESSION = {
+    "application_name": "pressroom backup",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    # The text of rows, whose checksums are compared.
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "extra_float_digits": "1",
+}
+
+
+async def count_rows(connection: "asyncpg.Connection[Any]", table: str) -> tuple[int, str]:
+    """Return the number of rows of a table, and the sum of their checksums."""
+    quoted = '"' + table.replace('"', '""') + '"'
+    count, checksum = (await connection.fetch(_COUNT.format(quoted)))[0]
+    return count, checksum
+
+
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
     """Open a connection without time limits: a pool's would end a long transaction."""
-    limits = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
-    connection = await connect_to(
-        url, server_settings=limits | {"application_name": "pressroom backup"}
-    )
+    connection = await connect_to(url, server_settings=_SESSION)
     try:
         yield connection
     except asyncpg.PostgresError as error:
@@ -135,10 +163,7 @@ async def _read_database(
     ):
         revision = await _revision(connection)
         major = connection.get_server_version().major
-        counts = {
-            table: await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - constants
-            for table in COUNTED
-        }
+        rows = {table: await count_rows(connection, table) for table in COUNTED}
         images = [tuple(row) for row in await connection.fetch(_MEDIA)]
         # The transaction must stay open until pg_dump has imported its snapshot.
         size, checksum = await asyncio.to_thread(
@@ -150,7 +175,14 @@ async def _read_database(
             name=part_name(backup, DATABASE, key),
             key=key,
         )
-    return Snapshot(major, revision, counts, images, Part(bytes=size, sha256=checksum))
+    return Snapshot(
+        postgresql=major,
+        revision=revision,
+        counts={table: count for table, (count, _) in rows.items()},
+        checksums={table: digest for table, (_, digest) in rows.items()},
+        images=images,
+        database=Part(bytes=size, sha256=checksum),
+    )
 
 
 async def _revision(connection: "asyncpg.Connection[Any]") -> str:
@@ -168,7 +200,7 @@ class _Copying:
         target: Target,
         key: NoKey,
         storage: Storage,
-        images: Sequence[tuple[str, int]],
+        images: Sequence[tuple[str, int | None]],
         progress: Progress,
     ) -> None:
         self._target = target
@@ -176,7 +208,7 @@ class _Copying:
         self._storage = storage
         self._rows = images
         self._progress = progress
-        self.images = self.files = self.bytes = self.uploaded_bytes = 0
+        self.images = self.withdrawn = self.files = self.bytes = self.uploaded_bytes = 0
         self.missing: list[str] = []
 
     async def run(self, backup: str, previous: Manifest | None) -> Part:
@@ -214,31 +246,34 @@ class _Copying:
                     spool.write(image.encode())
             self._progress(min(start + AT_ONCE, len(self._rows)), len(self._rows))
 
-    async def _copy(self, folder: str, size: int, known: Image | None) -> Image | None:
-        """Copy the files of an image; return None if they are missing."""
-        if known is not None and known.size == size and await self._has_all(known):
-            image = known
+    async def _copy(self, folder: str, size: int | None, known: Image | None) -> Image | None:
+        """Copy the files of an image, without a size a deleted one; return None if missing."""
+        withdrawn = size is None
+        if known is not None and size in {known.size, None} and await self._has_all(known):
+            image = known._replace(withdrawn=withdrawn)
         else:
             contents = await self._load(folder, size)
             if contents is None:
-                self.missing.append(folder)
+                if not withdrawn:
+                    self.missing.append(folder)
                 return None
-            image = image_of(folder, contents)
+            image = image_of(folder, contents, withdrawn=withdrawn)
             for file in image.files:
                 await asyncio.to_thread(self._store, file, contents[file.name])
-        self.images += 1
+        self.images += not withdrawn
+        self.withdrawn += withdrawn
         self.files += len(image.files)
         self.bytes += image.size
         return image
 
-    async def _load(self, folder: str, size: int) -> Mapping[str, bytes] | None:
+    async def _load(self, folder: str, size: int | None) -> Mapping[str, bytes] | None:
         """Read the files of an image. They never change: a wrong size means that one is missing."""
         if not is_folder(folder):
             return None
         try:
             for _ in range(2):  # a folder may be withdrawn while it is read
                 contents = await self._storage.load(folder)
-                if contents and sum(map(len, contents.values())) == size:
+                if contents and size in {sum(map(len, contents.values())), None}:
                     return contents
         except OSError as error:
             raise BackupError(f"The image {folder} cannot be read: {error}") from error

@@ -26,6 +26,8 @@ class Image(NamedTuple):
 
     folder: str
     files: Sequence[File]
+    withdrawn: bool = False
+    """Whether it was deleted: its files were kept, but no longer served."""
 
     @property
     def size(self) -> int:
@@ -34,22 +36,25 @@ class Image(NamedTuple):
 
     def encode(self) -> bytes:
         """Return its line."""
-        return json.dumps([self.folder, self.files], separators=(",", ":")).encode() + b"\n"
+        return (
+            json.dumps([self.folder, self.files, self.withdrawn], separators=(",", ":")).encode()
+            + b"\n"
+        )
 
     @classmethod
     def decode(cls, line: bytes) -> "Image":
         """Read a line that `encode` wrote."""
-        folder, files = json.loads(line)
-        return cls(folder, [File(*file) for file in files])
+        folder, files, withdrawn = json.loads(line)
+        return cls(folder, [File(*file) for file in files], withdrawn)
 
 
-def image_of(folder: str, contents: Mapping[str, bytes]) -> Image:
+def image_of(folder: str, contents: Mapping[str, bytes], *, withdrawn: bool) -> Image:
     """Return the line of files that were read."""
     files = (
         File(name, len(data), hashlib.sha256(data).hexdigest())
         for name, data in sorted(contents.items())
     )
-    return Image(folder, list(files))
+    return Image(folder, list(files), withdrawn)
 
 
 def blob_path(file: File, key: NoKey) -> str:

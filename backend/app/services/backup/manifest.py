@@ -49,6 +49,8 @@ class Manifest(BaseModel):
     database: Part
     media_list: Part
     images: int
+    withdrawn: int
+    """The images that were deleted shortly before, and whose files were kept."""
     files: int
     media_bytes: int
     """The total size of the files, before encryption."""
@@ -58,6 +60,8 @@ class Manifest(BaseModel):
     """Folders of images whose files did not exist."""
     counts: Mapping[str, int]
     """The number of rows by table."""
+    checksums: Mapping[str, str]
+    """The sum of the checksums of the rows by table."""
 
 
 class Listed(NamedTuple):

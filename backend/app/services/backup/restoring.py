@@ -16,7 +16,7 @@ from app.core.config import Settings
 from app.db import revisions
 from app.services.backup import listing, programs
 from app.services.backup.checking import check_database, load_file
-from app.services.backup.creating import connected, owner_url
+from app.services.backup.creating import connected, count_rows, owner_url
 from app.services.backup.encryption import NoKey
 from app.services.backup.errors import BackupError
 from app.services.backup.listing import Image
@@ -28,9 +28,10 @@ from app.services.media.storage import Storage, is_folder, is_media_file
 _TABLES = """
     SELECT quote_ident(relname) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-      AND relname <> 'alembic_version'
+      AND relname NOT IN ('alembic_version', 'job_runs')
     ORDER BY relname
 """
+"""Tables that must have no rows. Runs of jobs are recorded in new installations, too."""
 _HAS_OBJECTS = """
     SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace)
         OR EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'public'::regnamespace)
@@ -72,6 +73,23 @@ async def restore(
     return manifest
 
 
+async def restore_images(
+    backup: str | None,
+    *,
+    target: Target,
+    key: NoKey,
+    storage: Storage,
+    progress: Progress = ignore_progress,
+) -> Manifest:
+    """Restore only the images of a backup; return its manifest. The database is not used.
+
+    Images that are there already are not written again. Raises BackupError.
+    """
+    manifest = await asyncio.to_thread(choose, target, backup, key)
+    await _restore_images(target, manifest, key, storage, progress)
+    return manifest
+
+
 async def _require_empty(connection: "asyncpg.Connection[Any]") -> None:
     for row in await connection.fetch(_TABLES):
         if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {row[0]})"):  # noqa: S608 - quoted
@@ -104,7 +122,7 @@ async def _restore_images(
         for image in images:
             await _restore_image(target, image, key, storage)
             count += 1
-            progress(count, manifest.images)
+            progress(count, manifest.images + manifest.withdrawn)
 
 
 async def _restore_image(target: Target, image: Image, key: NoKey, storage: Storage) -> None:
@@ -123,6 +141,8 @@ async def _restore_image(target: Target, image: Image, key: NoKey, storage: Stor
                 data = await asyncio.to_thread(load_file, target, file, key)
                 await asyncio.to_thread((directory / file.name).write_bytes, data)
             await storage.put(image.folder, directory)
+            if image.withdrawn:
+                await storage.withdraw(image.folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
     except OSError as error:
@@ -130,9 +150,10 @@ async def _restore_image(target: Target, image: Image, key: NoKey, storage: Stor
 
 
 async def _compare(connection: "asyncpg.Connection[Any]", manifest: Manifest) -> None:
-    """Raise BackupError if the number of rows differs from that of the snapshot."""
+    """Raise BackupError if rows differ from those of the snapshot."""
     for table, expected in manifest.counts.items():
-        name = '"' + table.replace('"', '""') + '"'
-        found = await connection.fetchval(f"SELECT count(*) FROM {name}")  # noqa: S608 - quoted
+        found, checksum = await count_rows(connection, table)
         if found != expected:
             raise BackupError(f"{table} has {found} rows after the restore, but had {expected}")
+        if checksum != manifest.checksums[table]:
+            raise BackupError(f"Rows of {table} differ from the backup after the restore")

@@ -1,4 +1,4 @@
-"""Where backups are stored.
+"""Where backups are stored: a folder, or a bucket.
 
 backups/<id>/manifest.json      written last: without it, a backup is incomplete
 backups/<id>/database.dump      what pg_dump wrote
@@ -10,6 +10,7 @@ lock                            exists while a backup is made or deleted
 import asyncio
 import hashlib
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
@@ -17,12 +18,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, ObjectStore
 
 from app.core import clock
 from app.core.config import PROJECT_DIR, Settings
 from app.services.backup.errors import BackupError
+from app.services.media.bucket import open_bucket
 
 BACKUPS = "backups"
 MEDIA = "media"
@@ -31,6 +39,13 @@ LOCK_SECONDS = 300
 """The time after which a lock that was not renewed is ignored: its process was killed."""
 RENEWAL_SECONDS = 60
 CHUNK_BYTES = 256 * 1024
+_REASONS: dict[type[Exception], str] = {
+    NotFoundError: "the bucket does not exist",
+    FileNotFoundError: "the bucket does not exist",
+    PermissionDeniedError: "access is denied",
+    PermissionError: "access is denied",
+    UnauthenticatedError: "the credentials are not accepted",
+}
 
 
 class Stored(NamedTuple):
@@ -42,7 +57,7 @@ class Stored(NamedTuple):
 
 
 class Target:
-    """A folder of backups. Methods block, so call them in threads. They raise BackupError."""
+    """A folder or a bucket. Methods block, so call them in threads. They raise BackupError."""
 
     def __init__(self, store: ObjectStore, *, name: str, folder: Path | None = None) -> None:
         self._store = store
@@ -134,8 +149,16 @@ class Target:
         try:
             yield
         except (BaseError, OSError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = self._reason(error)
             raise BackupError(f"The target {self.name} failed: {reason}") from None
+
+    def _reason(self, error: Exception) -> str:
+        if self._folder is not None:
+            return str(error).partition("\n")[0]
+        # The messages of a bucket may quote a key.
+        status = re.search(r"\b[45]\d\d [A-Z][a-z]+(?: [A-Z][a-z]+)*", str(error))
+        other = f"it answered {status[0]}" if status else f"no answer ({type(error).__name__})"
+        return _REASONS.get(type(error), other)
 
 
 class Reader:
@@ -210,16 +233,36 @@ class Writer:
 
 
 def open_target(settings: Settings, given: str | None) -> Target:
-    """Return the target `given`, or that of BACKUP_TARGET: a folder. Raises BackupError."""
+    """Return the target `given`, or that of BACKUP_TARGET. Raises BackupError."""
     name = given or settings.backup_target
     if name is None:
         raise BackupError("Set BACKUP_TARGET, or pass --target: the folder of the backups")
+    if name.startswith("s3://"):
+        return _open_bucket(settings, name)
     path = PROJECT_DIR / Path(name).expanduser()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BackupError(f"The folder {path} cannot be created: {error.strerror}") from None
     return Target(LocalStore(path), name=str(path), folder=path)
+
+
+def _open_bucket(settings: Settings, name: str) -> Target:
+    bucket, _, prefix = name.removeprefix("s3://").strip("/").partition("/")
+    if not bucket:
+        raise BackupError("BACKUP_TARGET is not valid: write s3://bucket or s3://bucket/prefix")
+    key_id, secret = settings.backup_s3_access_key_id, settings.backup_s3_secret_access_key
+    if (key_id is None) is not (secret is None):
+        raise BackupError("Set both BACKUP_S3_ACCESS_KEY_ID and BACKUP_S3_SECRET_ACCESS_KEY")
+    store = open_bucket(
+        bucket,
+        prefix=prefix or None,
+        region=settings.backup_s3_region,
+        endpoint=settings.backup_s3_endpoint_url,
+        access_key_id=key_id,
+        secret_access_key=secret,
+    )
+    return Target(store, name=name)
 
 
 @asynccontextmanager

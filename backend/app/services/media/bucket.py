@@ -22,26 +22,46 @@ DELETED = "deleted"
 """The prefix of withdrawn folders."""
 
 
+def open_bucket(
+    bucket: str,
+    *,
+    prefix: str | None = None,
+    region: str,
+    endpoint: str | None,
+    access_key_id: str | None,
+    secret_access_key: str | None,
+) -> S3Store:
+    """Return a bucket. Without keys, the credentials are those of the machine's role."""
+    config: S3Config = {"region": region, "virtual_hosted_style_request": False}
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+    if access_key_id is not None and secret_access_key is not None:
+        config["access_key_id"] = access_key_id
+        config["secret_access_key"] = secret_access_key
+    return S3Store(
+        bucket,
+        prefix=prefix,
+        config=config,
+        client_options={
+            "allow_http": (endpoint or "").startswith("http:"),
+            "connect_timeout": "5s",
+            "timeout": "60s",
+        },
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+    )
+
+
 class BucketStorage:
     """Stores images as objects named `folder/file`."""
 
     def __init__(self, bucket: str, *, settings: Settings, incoming: Path) -> None:
         self.incoming = incoming
-        config: S3Config = {"region": settings.s3_region, "virtual_hosted_style_request": False}
-        if settings.s3_endpoint_url is not None:
-            config["endpoint"] = settings.s3_endpoint_url
-        if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
-            config["access_key_id"] = settings.s3_access_key_id
-            config["secret_access_key"] = settings.s3_secret_access_key
-        self._store = S3Store(
+        self._store = open_bucket(
             bucket,
-            config=config,
-            client_options={
-                "allow_http": (settings.s3_endpoint_url or "").startswith("http:"),
-                "connect_timeout": "5s",
-                "timeout": "60s",
-            },
-            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+            region=settings.s3_region,
+            endpoint=settings.s3_endpoint_url,
+            access_key_id=settings.s3_access_key_id,
+            secret_access_key=settings.s3_secret_access_key,
         )
 
     async def put(self, folder: str, files: Path) -> None:

@@ -1,0 +1,45 @@
+#!/bin/bash
+# Receives the write-ahead log without a pause, and makes a base backup every BARMAN_HOURS. `barman cron` starts the
+# receiver, files what it received, and deletes what the retention policy does not need.
+set -uo pipefail
+/usr/local/lib/pressroom/configure.sh || exit 1
+trap 'exit 0' TERM INT
+home=/var/lib/barman
+
+# The server marks a slot as lost if it would hold back more than BARMAN_MAX_WAL. It is useless then.
+replace_lost_slot() {
+  local state
+  state=$(psql --no-psqlrc --no-align --tuples-only --command \
+    "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'barman' AND NOT active" \
+    'host=db user=pressroom_barman dbname=postgres passfile=/tmp/pgpass') || return
+  [ "$state" = lost ] || return
+  echo "WAL is missing in the archive: the receiver was away for too long. Starting again with a new base backup" >&2
+  barman receive-wal --drop-slot pressroom && rm -f $home/pressroom/streaming/* && touch $home/backup-needed
+}
+
+is_due() {
+  [ ! -e $home/backup-needed ] || return 0
+  local newest
+  newest=$(barman show-backup pressroom last 2>/dev/null | sed -n '1s/^Backup \([0-9T]*\):$/\1/p')
+  [ -n "$newest" ] || return 0
+  local started="${newest:0:8} ${newest:9:2}:${newest:11:2}:${newest:13:2}"
+  [ $(($(date +%s) - $(date --date "$started" +%s))) -ge $((${BARMAN_HOURS:-24} * 3600)) ]
+}
+
+retry_at=0
+while true; do
+  replace_lost_slot
+  barman --quiet cron
+  if [ "$(date +%s)" -ge $retry_at ] && is_due; then
+    # Without activity, the server does not complete the file that the end of a base backup waits for.
+    barman --quiet switch-wal --force --archive --archive-timeout 60 pressroom
+    if barman backup --wait --wait-timeout 600 pressroom; then
+      rm -f $home/backup-needed
+    else
+      retry_at=$(($(date +%s) + 300))
+    fi
+  fi
+  # In the background, so that signals are not delayed.
+  sleep 20 &
+  wait $!
+done
