@@ -21,6 +21,7 @@ GROUPS = {
     "test_conduit.py": "outage",
     "test_lifecycle.py": "lifecycle",
     "test_external_database.py": "lifecycle",
+    "test_full_disk.py": "outage",
 }
 """The groups of files, of about the same duration; all other files are a group."""
 
