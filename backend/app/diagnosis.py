@@ -27,6 +27,7 @@ from app.core.config import Environment, Settings, SetupError, SmtpSecurity, unk
 from app.core.errors import ServiceUnavailable
 from app.core.origins import ANY, is_listed
 from app.core.plurals import counted
+from app.db.failures import is_disk_full
 from app.db.session import Database
 from app.services import health, outbox
 from app.services.media.storage import new_folder, open_storage
@@ -121,6 +122,8 @@ async def check_database(settings: Settings, database: Database) -> AsyncIterato
         cause = error.__cause__
         reason = f"not reachable: {type(cause).__name__}: {cause}" if cause else str(error)
         advice = "check DATABASE_URL, its password, and that PostgreSQL runs"
+        if is_disk_full():
+            advice = "free the disk of the database: docs/runbooks/disk-full.md"
         yield problem("database", reason, advice)
         return
     size = f"{state.size / GIGABYTE:.1f} GiB"

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
-from app.core.errors import NotAuthorized, ServiceUnavailable
+from app.core.errors import DatabaseFull, NotAuthorized
 from app.core.job_states import JobState, StepsFailed
 from app.db import failures
 from app.db.session import Database
@@ -386,7 +386,7 @@ async def test_full_disk_of_the_database_is_a_warning(
 ) -> None:
     monkeypatch.setattr(failures._Noted, "disk_full_at", None)
     full = text("DO $$ BEGIN RAISE EXCEPTION 'No space left' USING ERRCODE = '53100'; END $$")
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(DatabaseFull):
         async with database.unit_of_work() as session, session.begin_nested():
             await session.execute(full)
     for path in ("/health/ready", "/admin/health"):

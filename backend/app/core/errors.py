@@ -454,6 +454,13 @@ class ServiceUnavailable(PressroomError):
     retry_after = 5
 
 
+class DatabaseFull(ServiceUnavailable):
+    """PostgreSQL could not store a change. Reading goes on until somebody frees its disk."""
+
+    code, message = "database_full", "The disk of the database is full; changes are not possible"
+    retry_after = 60
+
+
 class UnderMaintenance(ServiceUnavailable):
     """Writes are refused until an administrator ends the maintenance."""
 

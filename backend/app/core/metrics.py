@@ -70,6 +70,9 @@ GAUGES: Mapping[str, Definition] = {
     "pressroom_pool_waiting": Definition(
         "Requests that wait for a connection", ("pool",), "livesum"
     ),
+    "pressroom_database_disk_full": Definition(
+        "Whether PostgreSQL reported a full disk in the last two minutes: 1 or 0", (), "livemax"
+    ),
     "pressroom_thread_queue": Definition(
         "Work that waits for a thread or runs in it", ("queue",), "livesum"
     ),

@@ -5,7 +5,7 @@ from ssl import SSLCertVerificationError
 
 import asyncpg
 
-from app.core.errors import InvalidInput, PressroomError, ServiceUnavailable
+from app.core.errors import DatabaseFull, InvalidInput, PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
 
 logger = get_logger(__name__)
@@ -51,6 +51,8 @@ def translate(error: BaseException | None) -> PressroomError | None:
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return ServiceUnavailable()
     state = sqlstate(error) or ""
+    if state == DISK_FULL:
+        return DatabaseFull()
     if state.startswith(UNAVAILABLE_STATES):
         return ServiceUnavailable()
     if state.startswith(INVALID_DATA_STATES):
@@ -118,4 +120,5 @@ def log_database_error(error: BaseException) -> None:
     """
     if sqlstate(error) == DISK_FULL:
         _Noted.disk_full_at = time.monotonic()
+        logger.error("the disk of the database is full: writing fails")
     logger.warning("database error", error=type(error).__name__, sqlstate=sqlstate(error))

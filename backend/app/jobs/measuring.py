@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.core import metrics, threads
 from app.core.logging import get_logger
+from app.db.failures import is_disk_full
 from app.db.session import Database
 
 logger = get_logger(__name__)
@@ -76,6 +77,7 @@ class _Writer:
             new = state.timeouts - known if state.timeouts >= known else state.timeouts
             recorder.count("pressroom_pool_timeouts_total", name, by=new)
         self._timeouts = {name: state.timeouts for name, state in states.items()}
+        recorder.set("pressroom_database_disk_full", float(is_disk_full()))
         for pool in tuple(threads.POOLS):
             recorder.set("pressroom_thread_queue", pool.jobs, pool.name)
         recorder.set("pressroom_process_resident_memory_bytes", _resident_bytes())

@@ -18,6 +18,7 @@ from app.core.errors import (
     ArticleMoved,
     ContentTooLarge,
     CredentialsInQuery,
+    DatabaseFull,
     InternalError,
     InvalidInput,
     InvalidRequest,
@@ -63,6 +64,7 @@ COMMON_ERRORS = (
     ContentTooLarge,
     InvalidInput,
     InternalError,
+    DatabaseFull,
     ServiceUnavailable,
 )
 """Errors of every route."""

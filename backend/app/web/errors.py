@@ -16,6 +16,7 @@ from app.core.errors import (
     ArticleMoved,
     Conflict,
     ContentTooLarge,
+    DatabaseFull,
     InvalidAccountToken,
     InvalidChallenge,
     InvalidCode,
@@ -46,6 +47,7 @@ CONFIRM = "/studio/confirm"
 CORRECTABLE = (
     Conflict,
     ContentTooLarge,
+    DatabaseFull,
     InvalidAccountToken,
     InvalidChallenge,
     InvalidCode,

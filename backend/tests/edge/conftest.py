@@ -21,6 +21,7 @@ GROUPS = {
     "test_conduit.py": "outage",
     "test_lifecycle.py": "lifecycle",
     "test_external_database.py": "lifecycle",
+    "test_full_disk.py": "outage",
     "test_observe.py": "observe",
 }
 """The groups of files; all other files are a group. The last one is short, and has no stack."""

@@ -57,6 +57,7 @@ class Stack:
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[str] = (SERVICES,)
+    purpose: str = "edge-tests"
 
     @property
     def url(self) -> str:
@@ -67,7 +68,7 @@ class Stack:
         """Return the project from scripts/containers.py."""
         from containers import Project
 
-        name = project_of_worker("edge-tests")
+        name = project_of_worker(self.purpose)
         return Project(name, *self.files, environment=self.environment)
 
     @property
