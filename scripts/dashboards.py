@@ -24,7 +24,7 @@ WIDTH, ROW = 1260, 29
 COLUMNS = 24
 LEFT, RIGHT, TOP, LINE = 58, 12, 30, 15
 """The margins of a chart, and the height of a line of its legend."""
-STEPS = 120
+STEPS = 80
 COLOURS = ("#1f77b4", "#d1720b", "#2a9d4a", "#a35bbf", "#c23b3b", "#1aa3a3", "#8a6d3b", "#d957a4")
 INK = "#6e7781"
 """A grey that is readable on light and dark backgrounds."""
