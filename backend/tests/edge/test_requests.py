@@ -1,5 +1,6 @@
 """Requests that nginx rejects itself, client addresses and limits."""
 
+import json
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -152,6 +153,26 @@ def test_internal_paths_are_not_found(stack: Stack, path: str) -> None:
     line = b"GET " + path.encode() + b" HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
     answer = parse_response(stack.send_raw(line)[0])
     assert_error_format(answer, 404)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6Detrics", "/status", "/stub_status"])
+@pytest.mark.parametrize("host", [HOST, "nginx:8082", "backend:9100", "localhost:9100"])
+def test_metrics_are_not_reachable(stack: Stack, path: str, host: str) -> None:
+    """Neither by a path nor by the name of the server that has them."""
+    for target in (path, f"http://{host}{path}"):
+        line = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        answer = stack.send_raw(line.encode())[0]
+        assert parse_response(answer).status_code in {404, 421}
+        assert b"pressroom_" not in answer
+        assert b"Active connections" not in answer
+
+
+def test_only_the_port_of_nginx_is_published(stack: Stack) -> None:
+    services = json.loads(stack.project.output("config", "--format", "json"))["services"]
+    published = {
+        (name, port["target"]) for name, each in services.items() for port in each.get("ports", ())
+    }
+    assert published == {("nginx", 80)}
 
 
 FORGED = "203.0.113.66"
