@@ -81,7 +81,7 @@ def _chart(panel: Panel, found: Sequence[Curve], start: float, end: float) -> li
     width, height = panel.width * WIDTH / COLUMNS, panel.height * ROW
     bottom = height - 20 - LINE * math.ceil(min(len(found), MAX_LEGEND) / 2)
     highest = max((value for curve in found for _, value in curve.points), default=1)
-    highest = _nice(highest, 1024 if panel.unit in {"bytes", "Bps"} else 1000)
+    highest = _nice(highest, _base(highest, panel.unit))
     parts = [_text(8, 18, panel.title, size=13, weight="bold")]
 
     def place(at: float, value: float) -> tuple[float, float]:
@@ -141,7 +141,7 @@ def shown(value: float, unit: str) -> str:
 
 def _scaled(value: float, base: int, prefixes: Sequence[str]) -> str:
     power = min(int(math.log(value, base)) if value >= 1 else 0, len(prefixes) - 1)
-    return f"{value / base**power:.3g}{prefixes[power]}"
+    return f"{value / base**power:.4g}{prefixes[power]}"
 
 
 def _duration(seconds: float) -> str:
@@ -149,6 +149,13 @@ def _duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {name}"
     return f"{seconds * 1000:.3g} ms"
+
+
+def _base(value: float, unit: str) -> int:
+    """Return the base of the units in which a value is shown."""
+    if unit in {"bytes", "Bps"}:
+        return 1024
+    return 60 if unit == "s" and value >= 60 else 1000
 
 
 def _nice(value: float, base: int) -> float:
