@@ -6,13 +6,15 @@ set -uo pipefail
 trap 'exit 0' TERM INT
 home=/var/lib/barman
 
+# Prints an expression of the row of the slot, or nothing.
+slot() {
+  psql --no-psqlrc --no-align --tuples-only --command "SELECT $1 FROM pg_replication_slots WHERE slot_name = 'barman'" \
+    'host=db user=pressroom_barman dbname=postgres passfile=/tmp/pgpass'
+}
+
 # The server marks a slot as lost if it would hold back more than BARMAN_MAX_WAL. It is useless then.
 replace_lost_slot() {
-  local state
-  state=$(psql --no-psqlrc --no-align --tuples-only --command \
-    "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'barman' AND NOT active" \
-    'host=db user=pressroom_barman dbname=postgres passfile=/tmp/pgpass') || return
-  [ "$state" = lost ] || return
+  [ "$(slot wal_status)" = lost ] || return
   echo "WAL is missing in the archive: the receiver was away for too long. Starting again with a new base backup" >&2
   barman receive-wal --drop-slot pressroom && rm -f $home/pressroom/streaming/* && touch $home/backup-needed
 }
@@ -31,8 +33,13 @@ while true; do
   replace_lost_slot
   barman --quiet cron
   if [ "$(date +%s)" -ge $retry_at ] && is_due; then
-    # Without activity, the server does not complete the file that the end of a base backup waits for.
-    barman --quiet switch-wal --force --archive --archive-timeout 60 pressroom
+    # The receiver must have started: what it does not receive is not archived.
+    for _ in {1..20}; do
+      [ "$(slot active)" != t ] || break
+      sleep 0.5
+    done
+    # Without activity, the server does not complete the file that a base backup waits for.
+    barman --quiet switch-wal --force --archive --archive-timeout 20 pressroom
     if barman backup --wait --wait-timeout 600 pressroom; then
       rm -f $home/backup-needed
     else

@@ -30,16 +30,13 @@ HOST_ONLY = {
     "PORT",
     "DATA_DIR",
     "METRICS_DIR",
-    "BACKUP_TARGET",
-    "BACKUP_KEY",
-    "BACKUP_KEY_FILE",
     "BIND",
     "DATABASE_URL_FILE",
     "DATABASE_OWNER_URL_FILE",
-}
+} | {name for name in SETTINGS | ALTERNATIVE_NAMES if name.startswith("BACKUP_")}
 """Settings that compose does not pass on: containers have a fixed port and data folder.
 
-The backend must not know the key of backups.
+The backend must not know the key of backups; docker-compose.backup.yml has another container.
 """
 OWNER_ONLY = {
     "DATABASE_OWNER_URL",

@@ -99,7 +99,8 @@ _ARCHIVE = text(
       SELECT extract(epoch FROM now() - coalesce(last_archived_time, stats_reset)) AS age
       FROM pg_stat_archiver WHERE current_setting('archive_mode') <> 'off'
       UNION ALL
-      SELECT CASE WHEN active THEN 0 ELSE extract(epoch FROM now() - inactive_since) END
+      SELECT CASE WHEN active THEN 0
+        ELSE extract(epoch FROM clock_timestamp() - inactive_since) END
       FROM pg_replication_slots WHERE slot_name = :slot
     ) AS archives HAVING count(age) > 0
     UNION ALL
