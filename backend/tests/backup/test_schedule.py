@@ -14,7 +14,7 @@ from app.core.config import get_settings
 from app.db.session import Database
 from app.services import job_runs
 from app.services.backup import recording, scheduling
-from app.services.gauges import read_gauges
+from app.services.gauges import ContentCounts, read_gauges
 from tests.backup.conftest import Site
 from tests.commands import fetch, run
 from tests.databases import execute
@@ -101,7 +101,7 @@ def test_prune_has_the_settings(site: Site) -> None:
 
 
 async def gauges_of(database: Database) -> dict[str, float]:
-    return {each.name: each.value for each in (await read_gauges(database)).gauges}
+    return {each.name: each.value for each in (await read_gauges(database, ContentCounts())).gauges}
 
 
 async def test_age_of_the_wal_archive(database: Database) -> None:

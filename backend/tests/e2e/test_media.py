@@ -73,7 +73,7 @@ def test_files_of_a_failed_commit_are_deleted_later(
         answer = api.client.post(
             "/media", files={"file": image_bytes()}, headers=api.bearer("unlucky")
         )
-        assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_full")
     folders = {file.parent.name for file in files(tmp_path)}
     noted = fetch(own_database, "SELECT folder FROM discarded_folders")
     assert {row[0] for row in noted} == folders
