@@ -60,15 +60,13 @@ ROWS = (
     Row("Edge", "nginx -t", "nginx"),
     Row("Edge", "docker compose config -q", "docker"),
     Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),
-    Row(
-        "Edge",
-        "docker compose -f docker-compose.yml -f docker-compose.watch.yml config -q",
-        "docker",
-    ),
-    Row(
-        "Edge",
-        "docker compose -f docker-compose.yml -f docker-compose.tls.yml config -q",
-        "docker",
+    *(
+        Row(
+            "Edge",
+            f"docker compose -f docker-compose.yml -f docker-compose.{overlay}.yml config -q",
+            "docker",
+        )
+        for overlay in ("backup", "journald", "observe", "secrets", "tls", "watch")
     ),
 )
 
