@@ -354,7 +354,7 @@ class Settings(BaseSettings):
     """The endpoint of BACKUP_TARGET=s3://…; defaults to Amazon S3."""
     backup_s3_region: str = "us-east-1"
     backup_s3_access_key_id: str | None = None
-    """The credentials are not those of S3_BUCKET: whoever has those must not delete backups."""
+    """Use other credentials than for S3_BUCKET, so that a leaked key cannot delete backups."""
     backup_s3_secret_access_key: str | None = None
     backup_hours: PositiveInt = 24
     """Hours between backups of `pressroom backup schedule`."""
