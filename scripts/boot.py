@@ -1,9 +1,9 @@
 """Start the stack, test it through nginx, scale it, and remove it: `make smoke`.
 
 The stack is started twice, with the settings for development and for production. The second one
-has Prometheus (docker-compose.observe.yml), which must know all that its dashboards show. It is a
-separate compose project on a free port. It is removed with its data at the end, also after a
-failure or Ctrl-C. Requires no packages.
+has Prometheus (docker-compose.observe.yml), which must know all that its dashboards show, and
+backups (docker-compose.backup.yml). It is a separate compose project on a free port. It is removed
+with its data at the end, also after a failure or Ctrl-C. Requires no packages.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from containers import Project, project_name, stop_on_terminate, why_no_docker
 
 SERVICES = "docker-compose.yml"
 OBSERVE = "docker-compose.observe.yml"
+BACKUP = "docker-compose.backup.yml"
 REPLICAS = 3
 TIMEOUT_SECONDS = 30
 
@@ -185,7 +186,7 @@ def boot_for_production() -> None:
         "ALLOWED_HOSTS": "127.0.0.1,localhost,blog.example.com",
         "CORS_ORIGINS": "https://www.example.com",
     }
-    with running_stack("for production", OBSERVE, **settings) as (project, client):
+    with running_stack("for production", OBSERVE, BACKUP, **settings) as (project, client):
         check_client_address(project, smoke.check_publishing(client))
         smoke.check_media(client)
         smoke.check_edge(client)
@@ -212,8 +213,9 @@ def main() -> int:
     stop_on_terminate()
     try:
         with ThreadPoolExecutor(1) as beside:
-            # The image is built meanwhile. If that fails, the start of the stack shows why.
-            beside.submit(smoke_project(OBSERVE).run_captured, "build", "nginx-exporter")
+            # Images are built meanwhile. If that fails, the start of the stack shows why.
+            images = ("nginx-exporter", "backup", "barman")
+            beside.submit(smoke_project(OBSERVE, BACKUP).run_captured, "build", *images)
             boot_for_development()
         boot_for_production()
     except (

@@ -152,6 +152,44 @@ def test_image_tags_have_the_project_and_the_version() -> None:
         assert service["pull_policy"] == "${PULL_POLICY:-build}"
 
 
+def new_services() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the services that compose files define, without the overrides of others."""
+    for path in compose_files():
+        for name, service in compose_services(path.name).items():
+            base = service.get("extends", {})
+            if base:
+                service = compose_services(base["file"])[base["service"]] | service
+            if "image" in service:
+                yield f"{path.name}: {name}", service
+
+
+def test_all_containers_are_hardened() -> None:
+    """`make smoke` checks those that it starts; profiles are not among them."""
+    services = dict(new_services())
+    assert "docker-compose.backup.yml: barman-restore" in services
+    assert "docker-compose.observe.yml: grafana" in services
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if "test.yml" not in name:
+            assert {"mem_limit", "pids_limit"} <= service.keys(), name
+            assert "max-size" in service["logging"]["options"], name
+
+
+def test_overrides_do_not_weaken_containers() -> None:
+    """Only `make watch`, which is for development, writes to the file system of a container."""
+    names = {"read_only", "cap_add", "cap_drop", "security_opt", "privileged"}
+    found = {
+        path.name
+        for path in compose_files()
+        for service in compose_services(path.name).values()
+        if "image" not in service and "extends" not in service and names & service.keys()
+    }
+    assert found == {"docker-compose.watch.yml"}
+
+
 # --- documents
 
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
