@@ -156,11 +156,10 @@ def new_services() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the services that compose files define, without the overrides of others."""
     for path in compose_files():
         for name, service in compose_services(path.name).items():
-            base = service.get("extends", {})
-            if base:
-                service = compose_services(base["file"])[base["service"]] | service
-            if "image" in service:
-                yield f"{path.name}: {name}", service
+            of = service.get("extends")
+            base = compose_services(of["file"])[of["service"]] if of else {}
+            if "image" in base | service:
+                yield f"{path.name}: {name}", base | service
 
 
 def test_all_containers_are_hardened() -> None:
