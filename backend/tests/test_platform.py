@@ -92,11 +92,16 @@ def compose_services(path: str) -> dict[str, Any]:
     return services
 
 
+def substituted_variables() -> set[str]:
+    """Return the variables that a compose file substitutes."""
+    text = "".join(path.read_text() for path in compose_files())
+    return set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", text))
+
+
 def compose_variables() -> set[str]:
     """Return the variables that a compose file substitutes or passes on."""
-    names: set[str] = set()
+    names = substituted_variables()
     for path in compose_files():
-        names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", path.read_text()))
         for service in compose_services(path.name).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
             names |= {name for name, value in passed_on.items() if value is None}
@@ -130,11 +135,13 @@ def test_compose_passes_every_setting_on(service: str, hidden: set[str]) -> None
     assert ("postgres_password" in secrets["secrets"]) is (service == "migrate")
 
 
-def test_env_example_has_only_known_settings() -> None:
+def test_env_example_has_known_settings_and_all_variables_of_compose_files() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
     of_compose = {"COMPOSE_FILE"}
     assert named <= SETTINGS | gunicorn_settings() | compose_variables() | of_compose
+    assert substituted_variables() - {"COMPOSE_PROJECT_NAME"} - named == set()
+    assert {name for name in SETTINGS if name.startswith("BACKUP_")} <= named
 
 
 def test_image_tags_have_the_project_and_the_version() -> None:
