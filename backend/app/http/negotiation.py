@@ -11,6 +11,8 @@ from app.http.caching import list_header
 
 MARKDOWN = "text/markdown"
 _NAMES_JSON = ("application/json", "application/*")
+_SPACE = " \t"
+"""What RFC 9110 allows around separators. nginx, whose cache has a copy of each form, agrees."""
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -42,7 +44,7 @@ def prefers_markdown(request: Request) -> bool:
 def _prefers_markdown(accept: str) -> bool:
     weights: dict[str, float] = {}
     for item in accept.split(","):
-        media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+        media_type, *parameters = (part.strip(_SPACE).lower() for part in item.split(";"))
         weights[media_type] = max(weights.get(media_type, 0), _weight(parameters))
     markdown = weights.get(MARKDOWN, 0)
     names_json = next((name for name in _NAMES_JSON if name in weights), None)
@@ -55,8 +57,8 @@ def _weight(parameters: list[str]) -> float:
     """Return the value of `q`, 1 without one, and 0 for an invalid one."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
-        if name.rstrip() == "q":
-            digits = value.strip()
+        if name.rstrip(_SPACE) == "q":
+            digits = value.strip(_SPACE)
             is_valid = digits.isascii() and digits.replace(".", "", 1).isdigit()
             return min(float(digits), 1) if is_valid else 0
     return 1

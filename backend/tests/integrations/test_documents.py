@@ -1,14 +1,22 @@
 """Articles and lists as Markdown documents, and /llms.txt."""
 
+import re
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import Request
 
 from app.core import clock
+from app.core.config import PROJECT_DIR
+from app.http.negotiation import prefers_markdown
 from app.services.bulk import front_matter
 from tests.factories import bearer, create_article, create_user
 
@@ -79,6 +87,55 @@ async def test_accept_selects_the_representation(
         expected = TYPE if is_markdown else "application/json"
         assert response.headers["Content-Type"] == expected
         assert response.headers["Vary"] == "Authorization, Accept, Origin"
+
+
+@pytest.mark.checkout
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    "text/markdown",
+                    "Text/MARKDOWN",
+                    "text/markdown;q=0.5",
+                    "text/markdown ;\tQ = 0",
+                    "text/markdown;\x1cq=0",
+                    "text/markdown\x0b",
+                    "text/markdown;x=q",
+                    'text/markdown;x="a',
+                    "text/markdownish",
+                    "text/html",
+                    "application/json",
+                    "application/json;q=0.1",
+                    "application/*",
+                    "*/*",
+                    "*/*;q=0.9",
+                    "markdown",
+                ]
+            ),
+            st.text(alphabet=",;=q0.1/* \tmarkdown\x0b\xa0", max_size=12),
+        ),
+        max_size=4,
+    ),
+    st.sampled_from([",", ", ", " ,\t", ";"]),
+)
+def test_nginx_knows_the_representation(items: list[str], separator: str) -> None:
+    """nginx stores both forms of a page, and must not mistake one for the other."""
+    accept = separator.join(items)
+    sent = Request({"type": "http", "headers": [(b"accept", accept.encode("latin-1"))]})
+    form = next((form for pattern, form in edge_forms() if pattern.search(accept)), "")
+    if form != "unclear":
+        assert prefers_markdown(sent) == (form == "markdown")
+
+
+@cache
+def edge_forms() -> Sequence[tuple[re.Pattern[str], str]]:
+    """Return the patterns of `$edge_form` in the configuration of nginx, in their order."""
+    template = (PROJECT_DIR / "nginx" / "templates" / "edge.conf.template").read_text()
+    block = template.partition("map $http_accept $edge_form {")[2].partition("\n}")[0]
+    found = re.findall(r'"~\*(.+)" (\w+);', block)
+    assert len(found) == 4
+    return [(re.compile(pattern, re.ASCII | re.IGNORECASE), form) for pattern, form in found]
 
 
 async def test_several_accept_headers_are_combined(
