@@ -157,6 +157,11 @@ class StrictRoute(APIRoute):
         headers = {**described(*names), **response.get("headers", {})}
         self.responses[status] = {**response, "headers": headers}
 
+    def describe_rate_limits(self) -> None:
+        """Describe the headers of responses to requests that limits count."""
+        for status in (self.status_code or 200, 429):
+            self.add_response_headers(status, "RateLimit", "RateLimit-Policy")
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = planned_handler(self) or super().get_route_handler()
         body_field = self.body_field
