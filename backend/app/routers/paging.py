@@ -1,6 +1,6 @@
 """Pagination headers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -34,7 +34,7 @@ class PageHeaders:
             headers.update(last_modified([listed.modified_at]))
         return listed.items
 
-    def as_markdown(self, listed: ListPage[Mapping[str, Any]]) -> Response:
+    def as_markdown(self, listed: ListPage[dict[str, Any]]) -> Response:
         """Return the document of a list of articles, with the pagination headers."""
         articles = self.describe(listed)
         pages = {name: path for name, path in self._pages(listed).items() if name != "first"}
