@@ -17,6 +17,8 @@ from app.core.errors import InvalidRequest, NotAuthorized
 from app.core.origins import is_listed
 from app.core.strict_json import parse_json
 from app.db.dependencies import CurrentDatabase
+from app.http.headers import described
+from app.http.routing import StrictRoute, allowed_in_maintenance
 from app.routers.media.media import CurrentStorage
 from app.services.integrations.tools import Caller
 
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
 
 PATH = "/mcp"
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
-@router.post(PATH, include_in_schema=False)
+@router.post(
+    PATH,
+    include_in_schema=False,
+    response_class=Response,
+    responses={200: {"headers": described("RateLimit", "RateLimit-Policy")}},
+)
+@allowed_in_maintenance
 async def serve_mcp(
     request: Request, identity: KeyUser, database: CurrentDatabase, storage: CurrentStorage
 ) -> Response:

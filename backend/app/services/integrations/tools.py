@@ -199,7 +199,8 @@ async def update_draft(caller: Caller, arguments: DraftChanges) -> Result:
 async def publish_article(caller: Caller, arguments: PublishArguments) -> Result:
     """Publish or schedule an article. Raises what `writing.update_article` raises."""
     at = arguments.published_at
-    changes = ArticleUpdate(published=True) if at is None else ArticleUpdate(published_at=at)
+    fields = {"published": True} if at is None else {"published_at": at.isoformat()}
+    changes = ArticleUpdate.model_validate(fields)
     return await _update(caller, arguments.article_id, arguments.etag, changes, drafts_only=False)
 
 
