@@ -118,18 +118,18 @@ class TestCaching:
         article = publish(client, author, title=f"Two forms {uuid4()}")
         path, document = f"/articles/{article['id']}", f"/articles/{article['slug']}.md"
         markdown = {"Accept": "text/markdown"}
-        requests = [(path, {}), (path, markdown), (document, {})]
+        requests: list[tuple[str, dict[str, str]]] = [(path, {}), (path, markdown), (document, {})]
         for address, headers in requests:
             assert client.get(address, headers=headers).status_code == 200
         client.delete(path, headers=author)
-        for address, headers in requests:
-            wait_until(
-                lambda address=address, headers=headers: (
-                    client.get(address, headers=headers).status_code == 404
-                ),
-                "it is gone",
-                seconds=5,
-            )
+        wait_until(
+            lambda: all(
+                client.get(address, headers=headers).status_code == 404
+                for address, headers in requests
+            ),
+            "all are gone",
+            seconds=5,
+        )
 
     def test_cached_page_is_revalidated_by_etag(
         self, client: httpx.Client, author: dict[str, str], stack: Stack

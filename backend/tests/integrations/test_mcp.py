@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, TextContent, TextResourceContents
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -382,6 +382,7 @@ async def test_articles_are_resources(connect: Connect, session: AsyncSession) -
         (resource,) = (await client.list_resources()).resources
         assert str(resource.uri) == document_url(article.slug)
         (contents,) = (await client.read_resource(str(resource.uri))).contents
+        assert isinstance(contents, TextResourceContents)
         assert "Resource" in contents.text
         (template,) = (await client.list_resource_templates()).resource_templates
         assert template.uri_template.endswith("/articles/{slug}.md")
@@ -396,7 +397,7 @@ async def test_unexpected_failure_reveals_nothing(
     async def fail(caller: object, arguments: object) -> Result:
         raise RuntimeError("postgresql://secret")
 
-    monkeypatch.setitem(TOOLS, "search_articles", TOOLS["search_articles"]._replace(call=fail))  # type: ignore[arg-type] # a dict
+    monkeypatch.setitem(TOOLS, "search_articles", TOOLS["search_articles"]._replace(call=fail))
     user = await create_user(session)
     for mode in ("auto", "legacy"):
         async with connect(user, mode=mode) as client:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic.main import IncEx
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, share_account
@@ -98,8 +99,6 @@ _DECISIONS = {
     "approve": CommentModeration(status=CommentStatus.VISIBLE),
     "hide": CommentModeration(status=CommentStatus.HIDDEN),
 }
-_OMITTED = {"html": True}
-"""Fields of comments that repeat their content."""
 
 
 @asynccontextmanager
@@ -259,7 +258,7 @@ async def list_comments(caller: Caller, arguments: CommentsArguments) -> Result:
         query=ThreadQuery(limit=arguments.limit, cursor=arguments.cursor),
         viewer=caller.identity,
     )
-    omitted = {"__all__": {**_OMITTED, "replies": {"__all__": _OMITTED}}}
+    omitted: IncEx = {"__all__": {"html": True, "replies": {"__all__": {"html"}}}}
     return Result(
         {"count": len(listed.items), "next": listed.next},
         _THREADS.dump_json(list(listed.items), exclude=omitted).decode(),
@@ -275,7 +274,7 @@ async def list_moderation_queue(caller: Caller, arguments: QueueArguments) -> Re
     )
     return Result(
         {"count": len(listed.items), "next": listed.next},
-        _COMMENTS.dump_json(list(listed.items), exclude={"__all__": _OMITTED}).decode(),
+        _COMMENTS.dump_json(list(listed.items), exclude={"__all__": {"html"}}).decode(),
     )
 
 
