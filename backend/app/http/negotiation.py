@@ -19,7 +19,10 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 MARKDOWN_CONTENT: Mapping[str, Any] = {
     MARKDOWN: {"schema": {"type": "string", "description": "Markdown with front matter in YAML"}}
 }
-"""The `content` of a response in OpenAPI."""
+"""The `content` of a response in OpenAPI.
+
+Routes with both forms describe JSON alone: generated clients would return a union of both.
+"""
 
 
 def negotiated(endpoint: Endpoint) -> Endpoint:

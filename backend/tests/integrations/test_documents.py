@@ -304,8 +304,10 @@ async def test_llms_txt_has_the_format_and_only_what_is_public(
     assert (await client.head("/llms.txt")).status_code == 200
 
 
-async def test_openapi_describes_both_representations(app: FastAPI) -> None:
+async def test_generated_clients_get_json_alone(app: FastAPI) -> None:
     paths = app.openapi()["paths"]
     for path in ("/articles", "/articles/{article_id}", "/articles/by-slug/{slug}", "/feed"):
-        content = paths[path]["get"]["responses"]["200"]["content"]
-        assert set(content) == {"application/json", "text/markdown"}
+        assert set(paths[path]["get"]["responses"]["200"]["content"]) == {"application/json"}
+        assert "text/markdown" in paths[path]["get"]["description"]
+    document = paths["/articles/{slug}.md"]["get"]["responses"]["200"]["content"]
+    assert set(document) == {"text/markdown"}

@@ -19,16 +19,11 @@ from app.core.errors import (
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.headers import described
 from app.http.json import to_json
-from app.http.negotiation import (
-    MARKDOWN_CONTENT,
-    markdown_response,
-    negotiated,
-    prefers_markdown,
-)
+from app.http.negotiation import markdown_response, negotiated, prefers_markdown
 from app.routers.idempotency import idempotent
 from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
-from app.routers.responses import Responses, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.articles.article import (
     ArticleCreate,
     ArticleList,
@@ -41,10 +36,7 @@ from app.services.articles import documents, listing, reading, writing
 router = create_router(prefix="/articles", tag="articles")
 
 
-AS_MARKDOWN: Responses = {200: {"content": MARKDOWN_CONTENT}}
-
-
-@router.get("", response_model=ArticleList, responses=AS_MARKDOWN)
+@router.get("", response_model=ArticleList)
 @negotiated
 async def list_articles(
     request: Request,
@@ -53,7 +45,10 @@ async def list_articles(
     query: Annotated[ArticleQuery, Query()],
     paging: Paging,
 ) -> bytes | Response:
-    """List articles, newest first: published articles and the user's own drafts."""
+    """List articles, newest first: published articles and the user's own drafts.
+
+    With `Accept: text/markdown`, the response is a Markdown document with links.
+    """
     if prefers_markdown(request):
         listed = await listing.list_articles(
             reader, query=query, viewer=viewer, fields=documents.LISTED_FIELDS
@@ -66,13 +61,16 @@ async def list_articles(
 @router.get(
     "/by-slug/{slug}",
     response_model=ArticleResponse,
-    responses={**AS_MARKDOWN, **errors(ArticleMoved, ArticleNotFound)},
+    responses=errors(ArticleMoved, ArticleNotFound),
 )
 @negotiated
 async def read_article_by_slug(
     request: Request, reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
 ) -> ArticleResponse | Response:
-    """Read an article by its slug; a former slug redirects to the current one."""
+    """Read an article by its slug; a former slug redirects to the current one.
+
+    With `Accept: text/markdown`, the response is a Markdown document.
+    """
     article = await reading.get_article_by_slug(reader, slug=slug, viewer=viewer)
     if prefers_markdown(request):
         return markdown_response(
@@ -84,13 +82,16 @@ async def read_article_by_slug(
 @router.get(
     "/{article_id:article_id}",
     response_model=ArticleResponse,
-    responses={**AS_MARKDOWN, **errors(ArticleNotFound)},
+    responses=errors(ArticleNotFound),
 )
 @negotiated
 async def read_article(
     request: Request, reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
 ) -> ArticleResponse | Response:
-    """Read an article; drafts of other users are hidden."""
+    """Read an article; drafts of other users are hidden.
+
+    With `Accept: text/markdown`, the response is a Markdown document.
+    """
     if prefers_markdown(request):
         return markdown_response(
             await documents.read_document(reader, article_id=article_id, viewer=viewer)

@@ -14,7 +14,7 @@ from app.auth.dependencies import (
 from app.core.errors import FollowRefused, LimitReached, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.json import to_json
-from app.http.negotiation import MARKDOWN_CONTENT, negotiated, prefers_markdown
+from app.http.negotiation import negotiated, prefers_markdown
 from app.routers.paging import Paging
 from app.routers.parameters import CursorPage, ProfileName
 from app.routers.responses import create_router, errors
@@ -120,7 +120,7 @@ async def list_blocks(
     return paging.describe(await profiles.list_blocks(reader, user=user, query=query))
 
 
-@router.get("/feed", response_model=ArticleList, responses={200: {"content": MARKDOWN_CONTENT}})
+@router.get("/feed", response_model=ArticleList)
 @negotiated
 async def read_feed(
     request: Request,
@@ -129,7 +129,10 @@ async def read_feed(
     query: Annotated[FeedQuery, Query()],
     paging: Paging,
 ) -> bytes | Response:
-    """List articles by followed authors, newest first."""
+    """List articles by followed authors, newest first.
+
+    With `Accept: text/markdown`, the response is a Markdown document with links.
+    """
     if prefers_markdown(request):
         listed = await listing.list_feed(
             reader, query=query, viewer=user, fields=documents.LISTED_FIELDS

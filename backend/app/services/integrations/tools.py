@@ -95,6 +95,9 @@ _SHOWN = ("id", "title", "slug", "excerpt", "status", "published_at", "tags", "a
 _RESULTS = TypeAdapter(list[SearchResult])
 _THREADS = TypeAdapter(list[ThreadResponse])
 _COMMENTS = TypeAdapter(list[CommentResponse])
+_OF_COMMENTS: IncEx = {"__all__": {"html"}}
+_OF_THREADS: Mapping[str, IncEx | bool] = {"html": True, "replies": _OF_COMMENTS}
+"""Fields that are not returned, because they repeat the content."""
 _DECISIONS = {
     "approve": CommentModeration(status=CommentStatus.VISIBLE),
     "hide": CommentModeration(status=CommentStatus.HIDDEN),
@@ -258,10 +261,9 @@ async def list_comments(caller: Caller, arguments: CommentsArguments) -> Result:
         query=ThreadQuery(limit=arguments.limit, cursor=arguments.cursor),
         viewer=caller.identity,
     )
-    omitted: IncEx = {"__all__": {"html": True, "replies": {"__all__": {"html"}}}}
     return Result(
         {"count": len(listed.items), "next": listed.next},
-        _THREADS.dump_json(list(listed.items), exclude=omitted).decode(),
+        _THREADS.dump_json(list(listed.items), exclude={"__all__": _OF_THREADS}).decode(),
     )
 
 
@@ -274,7 +276,7 @@ async def list_moderation_queue(caller: Caller, arguments: QueueArguments) -> Re
     )
     return Result(
         {"count": len(listed.items), "next": listed.next},
-        _COMMENTS.dump_json(list(listed.items), exclude={"__all__": {"html"}}).decode(),
+        _COMMENTS.dump_json(list(listed.items), exclude=_OF_COMMENTS).decode(),
     )
 
 
