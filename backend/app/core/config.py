@@ -251,6 +251,8 @@ class Settings(BaseSettings):
     access_token_expire_minutes: PositiveInt = 15
     conduit_api: bool = True
     """Whether to serve the RealWorld API below /api."""
+    mcp: bool = True
+    """Whether to serve tools for agents at /mcp. The library is loaded at the first use."""
     conduit_token_expire_minutes: PositiveInt = 7 * 24 * 60
     """Lifetime of access tokens from /api, which has no refresh tokens."""
     session_expire_days: PositiveInt = 30
