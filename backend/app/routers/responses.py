@@ -19,6 +19,7 @@ from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
     DatabaseFull,
+    IdempotencyKeyReused,
     InternalError,
     InvalidInput,
     InvalidRequest,
@@ -161,6 +162,8 @@ class DescribedRoute(IdempotentRoute):
         for status, each in self.errors.items():
             self.responses[status] = _describe(each)
             self.response_fields[status] = _error_field(tuple(each))
+        if IdempotencyKeyReused in types:
+            self.add_response_headers(self.status_code or 200, "Idempotency-Replayed")
         if page_headers in calls:
             counted = ("X-Total-Count",) if "count" in query_parameters(self.dependant) else ()
             for status in (200, 304):
