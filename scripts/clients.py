@@ -51,6 +51,12 @@ SERVER_CHECKS = (
 )  # fmt: skip
 """Keywords that the models of Python omit: the server checks requests."""
 
+PYTHON_TYPES = {
+    "string": "str", "date-time": "datetime", "integer": "int", "number": "float",
+    "boolean": "bool", "null": "None", "object": "dict[str, Any]",
+}  # fmt: skip
+"""Annotations of formats and types."""
+
 WRITE_DOCUMENT = """
 import json, pathlib, sys
 from app.core.config import Settings
@@ -174,7 +180,7 @@ def typescript_types() -> str:
     if not (TYPESCRIPT / "node_modules" / ".package-lock.json").exists():
         subprocess.run([npm, "ci", "--ignore-scripts"], cwd=TYPESCRIPT, check=True)
     command = [
-        TYPESCRIPT / "node_modules" / ".bin" / "openapi-typescript", DOCUMENT,
+        str(TYPESCRIPT / "node_modules" / ".bin" / "openapi-typescript"), str(DOCUMENT),
         "--root-types", "--root-types-no-schema-prefix",
     ]  # fmt: skip
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -191,8 +197,8 @@ def python_models(document: dict[str, Any]) -> str:
         source.write_text(json.dumps(without_server_checks(document)))
         command = [
             sys.executable, "-m", "datamodel_code_generator",
-            "--input", source, "--input-file-type", "openapi", "--openapi-scopes", "schemas",
-            "--output", output, "--output-model-type", "pydantic_v2.BaseModel",
+            "--input", str(source), "--input-file-type", "openapi", "--openapi-scopes", "schemas",
+            "--output", str(output), "--output-model-type", "pydantic_v2.BaseModel",
             "--base-class", "pressroom_client._base.Model", "--target-python-version", "3.11",
             "--enum-field-as-literal", "all", "--use-annotated", "--use-union-operator",
             "--use-standard-collections", "--use-schema-description", "--disable-timestamp",
@@ -216,7 +222,7 @@ def install_python_generator() -> None:
     TOOLS.mkdir(parents=True, exist_ok=True)
     command = [
         pip, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps",
-        "--require-hashes", "--target", TOOLS / "python", "--requirement", lock,
+        "--require-hashes", "--target", str(TOOLS / "python"), "--requirement", str(lock),
     ]  # fmt: skip
     subprocess.run(command, check=True)
     stamp.write_text(checksum(lock.read_text()))
@@ -291,24 +297,18 @@ def python_type(schema: dict[str, Any]) -> str:
     """Return the annotation of a parameter or a result."""
     if "$ref" in schema:
         return f"models.{schema['$ref'].rpartition('/')[2]}"
-    options = schema.get("anyOf") or schema.get("oneOf")
+    kinds = schema.get("type", "object")
+    options = schema.get("anyOf") or schema.get("oneOf") or []
+    if isinstance(kinds, list):
+        options = [{**schema, "type": kind} for kind in kinds]
     if options:
         return " | ".join(map(python_type, options))
-    if "const" in schema:
-        return f"Literal[{schema['const']!r}]"
-    if "enum" in schema:
-        return f"Literal[{', '.join(map(repr, schema['enum']))}]"
-    kinds = schema.get("type", "object")
-    if isinstance(kinds, list):
-        return " | ".join(python_type({**schema, "type": kind}) for kind in kinds)
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if values:
+        return f"Literal[{', '.join(map(repr, values))}]"
     if kinds == "array":
         return f"list[{python_type(schema['items'])}]"
-    if kinds == "string" and schema.get("format") == "date-time":
-        return "datetime"
-    names = {
-        "string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None",
-    }  # fmt: skip
-    return names.get(kinds, "dict[str, Any]")
+    return PYTHON_TYPES.get(schema.get("format", kinds), PYTHON_TYPES[kinds])
 
 
 def result_types(operation: Operation) -> list[str]:
@@ -374,24 +374,7 @@ from ._sending import AsyncSender, Sender
 
 def python_method(operation: Operation, *, is_async: bool) -> list[str]:
     """Return the lines of a method."""
-    required, optional = ["self"], []
-    for parameter in operation.parameters:
-        name, kind = parameter["name"], ""
-        if parameter["in"] == "header":
-            continue
-        kind = python_type(parameter["schema"]).replace("list[", "Sequence[")
-        if parameter["required"]:
-            required.append(f"{name}: {kind}")
-        else:
-            optional.append(f"{name}: {kind} | None = None")
-    body = body_type(operation)
-    if body:
-        required.append(f"body: {body}" if operation.body_required else f"body: {body} | None = None")
-    for header, name in (("If-Match", "if_match"), ("Idempotency-Key", "idempotency_key")):
-        if header in operation.names("header"):
-            optional.append(f"{name}: str | None = None")
-    if body == "Content":
-        optional.append('content_type: str = "application/octet-stream"')
+    required, optional = python_parameters(operation)
     define = "async def" if is_async else "def"
     results = result_types(operation)
     lines = []
@@ -403,17 +386,14 @@ def python_method(operation: Operation, *, is_async: bool) -> list[str]:
             signature = ", ".join([*required, "*", *arguments])
             lines += ["    @overload", f"    {define} {operation.id}({signature}) -> {result}: ..."]
     signature = ", ".join([*required, *(["*", *optional] if optional else [])])
-    path, query = operation.names("path"), operation.names("query")
+    names = [each.partition(":")[0] for each in (*required, *optional)]
     call = [operation.id.upper()]
-    if path:
-        call.append("path={" + ", ".join(f'"{name}": {name}' for name in path) + "}")
-    if query:
-        call.append("query={" + ", ".join(f'"{name}": {name}' for name in query) + "}")
-    call += ["body=body"] if body else []
-    call += [
-        f"{name}={name}" for name in ("if_match", "idempotency_key", "content_type")
-        if any(each.startswith(f"{name}:") for each in optional)
-    ]  # fmt: skip
+    for place in ("path", "query"):
+        if operation.names(place):
+            pairs = ", ".join(f'"{name}": {name}' for name in operation.names(place))
+            call.append(f"{place}={{{pairs}}}")
+    options = ("body", "if_match", "idempotency_key", "content_type")
+    call += [f"{name}={name}" for name in options if name in names]
     summary = " ".join(operation.summary.split())
     return [
         *lines,
@@ -424,10 +404,32 @@ def python_method(operation: Operation, *, is_async: bool) -> list[str]:
     ]
 
 
+def python_parameters(operation: Operation) -> tuple[list[str], list[str]]:
+    """Return the positional parameters of a method, and those that are keywords."""
+    required, optional = ["self"], []
+    for parameter in operation.parameters:
+        if parameter["in"] == "header":
+            continue
+        kind = python_type(parameter["schema"]).replace("list[", "Sequence[")
+        if parameter["required"]:
+            required.append(f"{parameter['name']}: {kind}")
+        else:
+            optional.append(f"{parameter['name']}: {kind} | None = None")
+    body = body_type(operation)
+    if body:
+        required.append(f"body: {body}{'' if operation.body_required else ' | None = None'}")
+    for header, name in (("If-Match", "if_match"), ("Idempotency-Key", "idempotency_key")):
+        if header in operation.names("header"):
+            optional.append(f"{name}: str | None = None")
+    if body == "Content":
+        optional.append('content_type: str = "application/octet-stream"')
+    return required, optional
+
+
 def formatted(text: str) -> str:
     """Return Python code in the format of the project."""
-    ruff = [ROOT / ".venv" / "bin" / "ruff"]
-    options = ["--config", PYTHON / "pyproject.toml", "--stdin-filename", "generated.py", "-"]
+    ruff = [str(ROOT / ".venv" / "bin" / "ruff")]
+    options = ["--config", str(PYTHON / "pyproject.toml"), "--stdin-filename", "generated.py", "-"]
     for command in (["check", "--select", "I,F401", "--fix", "-q"], ["format", "-q"]):
         text = subprocess.run(
             [*ruff, *command, *options], input=text, check=True, capture_output=True, text=True
@@ -472,7 +474,7 @@ def generate() -> None:
     """Write the document and all generated files."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     subprocess.run(
-        [ROOT / ".venv" / "bin" / "python", "-c", WRITE_DOCUMENT, DOCUMENT],
+        [str(ROOT / ".venv" / "bin" / "python"), "-c", WRITE_DOCUMENT, str(DOCUMENT)],
         cwd=ROOT / "backend", env=environment, check=True,
     )  # fmt: skip
     document = json.loads(DOCUMENT.read_text("utf-8"))

@@ -241,9 +241,7 @@ def _dictionaries(node: Any) -> Iterator[dict[str, Any]]:
 
 def _without_examples(node: Any) -> Any:
     if isinstance(node, dict):
-        return {
-            name: _without_examples(each) for name, each in node.items() if name != "examples"
-        }
+        return {name: _without_examples(each) for name, each in node.items() if name != "examples"}
     return [_without_examples(each) for each in node] if isinstance(node, list) else node
 
 

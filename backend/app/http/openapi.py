@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-
 Schema = dict[str, Any]
 
 _REFERENCE = "#/components/schemas/"
@@ -119,10 +118,10 @@ def _name_type(schema: Schema) -> None:
             del schema["anyOf"]
             schema |= {**option, **schema, "type": [option["type"], "null"]}
     kinds = schema.get("type")
-    if "integer" in ([kinds] if isinstance(kinds, str) else kinds or ()):
+    is_integer = "integer" in ([kinds] if isinstance(kinds, str) else kinds or ())
+    if is_integer and schema.get("maximum", _MAX_INT32 + 1) > _MAX_INT32:
         # Without it, generators for Java, Go and C# choose 32 bits.
-        if schema.get("maximum", _MAX_INT32 + 1) > _MAX_INT32:
-            schema.setdefault("format", "int64")
+        schema.setdefault("format", "int64")
 
 
 def _discriminate(schema: Schema, codes: dict[str, str]) -> None:

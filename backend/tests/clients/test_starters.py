@@ -26,7 +26,7 @@ SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef" * 2).decode()
 
 @contextmanager
 def started(
-    command: list[str | Path], *, cwd: Path, port: int, **environment: str
+    command: list[str], *, cwd: Path, port: int, **environment: str
 ) -> Iterator[httpx.Client]:
     """Run a server of JavaScript, and yield a client of it."""
     process = subprocess.Popen(
@@ -118,7 +118,8 @@ def test_next_renders_again_after_a_webhook(npm: str, typescript: Path, api: Api
     }
     folder = build(npm, "next", **settings)
     port = free_port()
-    command = [folder / "node_modules" / ".bin" / "next", "start", "--port", str(port)]
+    program = str(folder / "node_modules" / ".bin" / "next")
+    command = [program, "start", "--port", str(port)]
     with started(command, cwd=folder, port=port, **settings) as client:
         path = f"/{article['slug']}"
         assert "About Incremental." in client.get(path).text
