@@ -10,7 +10,7 @@ NO_TESTS := 5
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill clean
+.PHONY: help run test coverage contract clients clients-generate browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,15 @@ contract: ## Test the OpenAPI documents in over 4,000 cases, and generated clien
 	@scripts/venv dev
 	@cd backend && SCHEMATHESIS_SEED=$(SEED) SCHEMATHESIS_EXAMPLES=$(EXAMPLES) \
 	  exec ../.venv/bin/python -m pytest -x -m contract --dist=load -rsP tests/contract
+
+clients: ## Build and test both clients and the starters in clients/ (requires Node.js; ARGS="-k python": some)
+	@scripts/venv dev
+	@scripts/chromium
+	@cd backend && exec ../.venv/bin/python -m pytest -x -m clients -n 2 --dist=loadgroup -rsP tests/clients $(ARGS)
+
+clients-generate: ## Write backend/openapi.json, and generate the clients from it (requires Node.js)
+	@scripts/venv dev
+	@exec $(PYTHON_IN_VENV) scripts/clients.py generate
 
 browser: ## Test the web pages in Chromium, and install it if possible; screenshots are in .data/screenshots
 	@scripts/venv dev

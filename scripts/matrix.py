@@ -37,7 +37,7 @@ from containers import (
 class Row(NamedTuple):
     """One line of the matrix.
 
-    `where`: backend, scratch (with its own database), nginx, docker.
+    `where`: backend, scratch (with its own database), nginx, docker, checkout (the root folder).
     """
 
     name: str
@@ -51,12 +51,13 @@ EDGE = frozenset(("nginx", "docker"))
 ROWS = (
     Row("Python tests", "pytest -x --cov"),
     Row("Types", "mypy app tests ../bench ../scripts"),
-    Row("Lint", "ruff check . ../bench ../scripts"),
-    Row("Format", "ruff format --check . ../bench ../scripts"),
+    Row("Lint", "ruff check . ../bench ../clients ../scripts"),
+    Row("Format", "ruff format --check . ../bench ../clients ../scripts"),
     Row("Migration", "alembic upgrade head", "scratch"),
     Row("Drift", "alembic check", "scratch"),
     Row("Layers", "lint-imports"),
     Row("Dependencies", "deptry ."),
+    Row("Clients", "scripts/clients.py check", "checkout"),
     Row("Edge", "nginx -t", "nginx"),
     Row("Edge", "docker compose config -q", "docker"),
     Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),
@@ -141,6 +142,8 @@ def host_runner() -> Iterator[tuple[Runner, list[Outcome]]]:
         urls = json.loads(ready)
 
         def run(row: Row, output: Output) -> int:
+            if row.where == "checkout":
+                return run_in_checkout(row, output)
             if row.where in EDGE:
                 if problem := why_no_docker():
                     raise SkipRow(problem)
@@ -172,6 +175,8 @@ def container_runner() -> Iterator[tuple[Runner, list[Outcome]]]:
     in_backend = ("exec", "-T", "backend", "sh", "-c", START_IN_BACKEND, "sh")
 
     def run(row: Row, output: Output) -> int:
+        if row.where == "checkout":
+            return run_in_checkout(row, output)
         if row.where in EDGE:
             if problem := why_no_docker():
                 raise StartError(problem)
@@ -218,6 +223,12 @@ def without_checkout(row: Row) -> Row:
     """Return the row without folders outside backend/, which the image does not contain."""
     words = [word for word in shlex.split(row.command) if not word.startswith("../")]
     return row._replace(command=shlex.join(words))
+
+
+def run_in_checkout(row: Row, output: Output) -> int:
+    """Run a row whose files are not in the image: a script of Python without packages."""
+    command = [sys.executable, *shlex.split(row.command)]
+    return subprocess.run(command, cwd=ROOT, check=False, stdout=output, stderr=output).returncode
 
 
 def run_edge(row: Row, output: Output) -> int:

@@ -31,7 +31,7 @@ from app.core.logging import configure_logging, get_logger
 from app.core.maintenance import MaintenanceState
 from app.db.embedded import embedded_database
 from app.db.session import Database
-from app.http import middleware, tracing
+from app.http import middleware, openapi, tracing
 from app.http.errors import register_error_handlers
 from app.http.reads import find_reads_directly
 from app.jobs.background import create_jobs, run_jobs, work_by_name
@@ -211,6 +211,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.router.routes.extend(router.routes)
     pages.install(app, settings)
     documentation.install(app)
+    openapi.install(app)
     find_reads_directly(app)
     return app
 

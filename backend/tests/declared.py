@@ -8,8 +8,8 @@ from app.http.routing import StrictRoute
 from app.routers.responses import DescribedRoute, error_schema
 
 DECLARED_HEADERS = (
-    "Content-Location", "ETag", "Link", "Location", "Preference-Applied", "RateLimit",
-    "RateLimit-Policy", "Retry-After", "X-Merged-Into", "X-Total-Count",
+    "Content-Location", "ETag", "Idempotency-Replayed", "Link", "Location", "Preference-Applied",
+    "RateLimit", "RateLimit-Policy", "Retry-After", "X-Merged-Into", "X-Total-Count",
 )  # fmt: skip
 """Headers that a route declares if it returns them."""
 

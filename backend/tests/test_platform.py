@@ -223,6 +223,7 @@ def broken_links(document: Path) -> list[str]:
 def test_links_in_documents_resolve() -> None:
     documents = [*PROJECT_DIR.glob("*.md"), *PROJECT_DIR.glob("docs/**/*.md")]
     documents += [*PROJECT_DIR.glob("bench/*.md"), *PROJECT_DIR.glob("nginx/*.md")]
+    documents += PROJECT_DIR.glob("clients/*/README.md")
     assert PROJECT_DIR / "docs" / "api" / "index.md" in documents
     found = {document.name: broken_links(document) for document in documents}
     assert {name: links for name, links in found.items() if links} == {}
@@ -291,6 +292,51 @@ def test_help_of_all_commands_is_that_of_each(name: str) -> None:
     """`pressroom --help` has its own texts, because it does not import the commands."""
     text = cli.load(name).help.partition("\n\n")[0]
     assert " ".join(text.split()) == cli.COMMANDS[name].help
+
+
+# --- clients
+
+LOCK_FILES = sorted(PROJECT_DIR.glob("clients/*/package-lock.json")) + sorted(
+    PROJECT_DIR.glob("clients/starters/*/package-lock.json")
+)
+CLIENT_PACKAGES = [*(path.parent for path in LOCK_FILES), BACKEND_DIR / "tests/contract/clients"]
+
+
+@pytest.mark.parametrize("folder", CLIENT_PACKAGES, ids=lambda folder: folder.name)
+def test_npm_lock_files_name_no_registry(folder: Path) -> None:
+    """npm uses the registry of the machine then, for example a mirror."""
+    lock = (folder / "package-lock.json").read_text()
+    assert "omit-lockfile-registry-resolved=true" in (folder / ".npmrc").read_text().splitlines()
+    assert not re.search(r'"resolved": "(?!\.\.?/)', lock)
+    assert "://" not in re.sub(r'"(url|funding)": ".*"', "", lock)
+
+
+def test_python_lock_files_name_no_registry() -> None:
+    for path in (BACKEND_DIR / "requirements").glob("*.txt"):
+        assert "://" not in path.read_text(), path.name
+
+
+def test_packages_and_builds_of_javascript_are_not_committed() -> None:
+    command = ["git", "ls-files", "clients", "backend/tests/contract"]
+    listed = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=True)
+    files = listed.stdout.split()
+    assert "clients/typescript/package.json" in files
+    assert not [name for name in files if re.search(r"(^|/)(node_modules|dist|\.next)/", name)]
+
+
+@pytest.mark.parametrize("name", ["astro", "next", "vue"])
+def test_starters_are_short(name: str) -> None:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "."]
+    folder = PROJECT_DIR / "clients" / "starters" / name
+    listed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    files = {*listed.stdout.split()} - {"package-lock.json"}
+    assert sum(len((folder / file).read_text().splitlines()) for file in files) <= 150
+
+
+def test_generated_clients_are_current() -> None:
+    command = [sys.executable, str(PROJECT_DIR / "scripts" / "clients.py"), "check"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 # --- make env

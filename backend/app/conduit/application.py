@@ -9,6 +9,7 @@ from app import __version__
 from app.conduit import articles, comments, profiles, tags, users
 from app.conduit.errors import conduit_error_response, register_error_handlers
 from app.core.errors import NotFound
+from app.http import openapi
 from app.http.middleware import ErrorBoundary, ErrorResponder
 from app.http.reads import find_reads_directly
 from app.http.tracing import OFF
@@ -46,5 +47,6 @@ def create_conduit(state: State) -> FastAPI:
     register_error_handlers(app)
     for module in (articles, comments, profiles, tags, users):
         app.router.routes.extend(module.router.routes)
+    openapi.install(app)
     find_reads_directly(app)
     return app

@@ -8,6 +8,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "Content-Location": "The path of the changed resource",
     "Content-Range": "The range of the file, or its size if the requested range is outside",
     "ETag": "The version of the resource, for `If-None-Match` and `If-Match`",
+    "Idempotency-Replayed": "`true` if this is the stored response to an earlier request",
     "Last-Modified": "For `If-Modified-Since`; not within a minute after a change",
     "Link": "RFC 8288: `first`, and `prev` and `next` if these pages exist",
     "Location": "The path of the resource",

@@ -19,6 +19,7 @@ from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
     DatabaseFull,
+    IdempotencyKeyReused,
     InternalError,
     InvalidInput,
     InvalidRequest,
@@ -164,6 +165,8 @@ class DescribedRoute(IdempotentRoute):
             self.response_fields[status] = _error_field(tuple(each))
         if not {LimitReached, TooManyAttempts}.isdisjoint(types):
             self.describe_rate_limits()
+        if IdempotencyKeyReused in types:
+            self.add_response_headers(self.status_code or 200, "Idempotency-Replayed")
         if page_headers in calls:
             self._describe_pages()
         if uses_credentials(self.dependant) and NotAuthenticated not in self.errors.get(401, ()):

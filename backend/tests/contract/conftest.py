@@ -5,6 +5,7 @@ have one of Schemathesis, which are the longest.
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = ["api_database", "checkout"]
 
 CLIENTS = Path(__file__).with_name("clients")
 TIMEOUT_SECONDS = 600
+MIN_NODE = (20, 19)
+"""The oldest version that the generators support."""
 OFFLINE = (
     "EAI_AGAIN", "ENOTFOUND", "ENETUNREACH", "ECONNREFUSED", "ETIMEDOUT",  # of npm
     "NewConnectionError", "NameResolutionError", "ConnectTimeoutError",  # of pip
@@ -28,6 +31,17 @@ OFFLINE = (
 def api(checkout: Checkout, api_database: str) -> Iterator[Api]:
     with serving(checkout, DATABASE_URL=api_database, RAW_SQL_REFERENCE="true") as api:
         yield api
+
+
+@pytest.fixture(scope="session")
+def npm() -> str:
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("Node.js is not installed")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    if tuple(map(int, version.strip().removeprefix("v").split(".")[:2])) < MIN_NODE:
+        pytest.skip(f"Node.js {version.strip()} is too old for the generators")
+    return npm
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, **environment: str) -> str:

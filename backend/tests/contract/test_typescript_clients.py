@@ -5,7 +5,6 @@ hey-api's clients validate every request and response. The test requires Node.js
 """
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,6 @@ from tests.contract.conftest import CLIENTS, install, missing_programs, run
 from tests.processes import Api
 
 pytestmark = pytest.mark.contract
-
-MIN_NODE = (20, 19)
-"""The oldest version that the generators support."""
-
-
-@pytest.fixture(scope="module")
-def npm() -> str:
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("Node.js is not installed")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if tuple(map(int, version.strip().removeprefix("v").split(".")[:2])) < MIN_NODE:
-        pytest.skip(f"Node.js {version.strip()} is too old for the generators")
-    return npm
 
 
 def test_programs_with_generated_typescript_clients(npm: str, api: Api, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""The programs of docs/integrations/clients.md compile strictly, and run."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core.config import PROJECT_DIR
+from tests.clients.conftest import PYTHON
+from tests.contract.conftest import run
+from tests.processes import PASSWORD, Api
+
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("page")]
+
+PAGE = PROJECT_DIR / "docs" / "integrations" / "clients.md"
+
+
+def program(language: str) -> str:
+    """Return the code blocks of the page in a language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return "\n".join(fence.findall(PAGE.read_text()))
+
+
+def test_programs_of_the_page(typescript: Path, api: Api, tmp_path: Path) -> None:
+    folder = typescript / "dist" / "page"  # in the package, whose name the program imports
+    folder.mkdir(parents=True)
+    source = folder / "page.ts"
+    source.write_text(f"const API = '{api.url}';\nconst PASSWORD = '{PASSWORD}';\n{program('ts')}")
+    options = ["--strict", "--target", "es2022", "--module", "nodenext", "--skipLibCheck"]
+    run([typescript / "node_modules" / ".bin" / "tsc", *options, source], cwd=typescript)
+    output = run(["node", source.with_suffix(".js")], cwd=typescript)
+    assert "Notes" in output.splitlines()
+    assert "created notes" in output
+    assert "412" in output
+
+    path = tmp_path / "page.py"
+    path.write_text(f'API = "{api.url}"\nPASSWORD = "{PASSWORD}"\n{program("python")}')
+    environment = {"PYTHONPATH": str(PYTHON / "src"), "MYPYPATH": str(PYTHON / "src")}
+    run([sys.executable, "-m", "mypy", "--strict", path], cwd=tmp_path, **environment)
+    output = run([sys.executable, path], cwd=tmp_path, **environment)
+    assert "More notes" in output
+    assert "created more-notes" in output
+    assert "['Notes']" in output

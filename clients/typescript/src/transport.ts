@@ -1,0 +1,123 @@
+/** Sending requests, with retries. */
+import { PressroomError } from './errors.js';
+
+/** Like `fetch`, with a string as the address. */
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+export interface RetryOptions {
+  /** How often a request is sent at most; by default 4. */
+  attempts?: number;
+  /** The longest pause in milliseconds; by default 20,000. A longer `Retry-After` is an error at once. */
+  maxPause?: number;
+}
+
+const FIRST_PAUSE_MS = 250;
+const REPEATABLE = new Set([502, 503, 504]);
+
+/**
+ * Send until the response is successful, and return it. Throws the PressroomError of the last response.
+ *
+ * A limit is waited for. Failures are repeated only if `repeatable`: then a request that was carried out, but whose
+ * response was lost, changes nothing more. `recover` may correct the cause of an error once, for example a token.
+ */
+export async function sendRepeatedly(
+  send: () => Promise<Response>,
+  repeatable: boolean,
+  recover: (error: PressroomError) => Promise<boolean>,
+  { attempts = 4, maxPause = 20_000 }: RetryOptions,
+  signal?: AbortSignal,
+): Promise<Response> {
+  let recovered = false;
+  for (let attempt = 1; ; attempt++) {
+    let pause = Math.min(maxPause, FIRST_PAUSE_MS * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2);
+    try {
+      const response = await send();
+      if (response.ok) return response;
+      throw await PressroomError.from(response);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      if (error instanceof PressroomError) {
+        if (!recovered && (await recover(error))) {
+          recovered = true;
+          continue;
+        }
+        pause = error.retryAfter === null ? pause : Math.max(pause, error.retryAfter * 1000);
+        const passes = error.status === 429
+          || (repeatable && (REPEATABLE.has(error.status) || error.code === 'request_in_progress'));
+        if (!passes || pause > maxPause) throw error;
+      } else if (!repeatable) throw error; // fetch itself failed: the request may have been carried out
+      if (attempt >= attempts) throw error;
+    }
+    await delay(pause, signal);
+  }
+}
+
+/** Wait, or reject when the signal is aborted. */
+export function delay(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const abort = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', abort);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener('abort', abort, { once: true });
+  });
+}
+
+/** Return a `fetch` that reports how much of the body has been sent, from 0 to 1. */
+export function fetchWithProgress(fetch: Fetch, onProgress: (fraction: number) => void): Fetch {
+  return async (url, init) => {
+    // The form is encoded once, so that its size is known.
+    const form = new Response(init.body ?? null);
+    const type = form.headers.get('Content-Type');
+    const body = await form.blob();
+    const headers = new Headers(init.headers);
+    if (type) headers.set('Content-Type', type);
+    onProgress(0);
+    const encoded = { ...init, headers, body };
+    // Browsers report the progress of XMLHttpRequest only. Others can send a stream.
+    return typeof XMLHttpRequest === 'undefined'
+      ? fetch(url, { ...encoded, body: counted(body, onProgress), duplex: 'half' } as RequestInit)
+      : sendByXhr(url, encoded, onProgress);
+  };
+}
+
+function counted(body: Blob, onProgress: (fraction: number) => void): ReadableStream<Uint8Array> {
+  let sent = 0;
+  return body.stream().pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        sent += chunk.length;
+        onProgress(sent / body.size);
+        controller.enqueue(chunk);
+      },
+    }),
+  );
+}
+
+function sendByXhr(
+  url: string, init: RequestInit & { headers: Headers; body: Blob }, onProgress: (fraction: number) => void,
+): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(init.method ?? 'POST', url);
+    request.withCredentials = init.credentials === 'include';
+    init.headers.forEach((value, name) => request.setRequestHeader(name, value));
+    request.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
+    request.onload = () => {
+      const headers = request.getAllResponseHeaders().trim().split(/\r\n/).map((line): [string, string] => {
+        const [name = '', ...value] = line.split(':');
+        return [name, value.join(':').trim()];
+      });
+      resolve(new Response(request.responseText, { status: request.status, headers }));
+    };
+    request.onerror = () => reject(new TypeError('The upload failed'));
+    request.onabort = () => reject(init.signal?.reason as Error);
+    init.signal?.addEventListener('abort', () => request.abort(), { once: true });
+    request.send(init.body);
+  });
+}
