@@ -37,7 +37,7 @@ contract: ## Test the OpenAPI documents in over 4,000 cases, and generated clien
 clients: ## Build and test both clients and the starters in clients/ (requires Node.js; ARGS="-k python": some)
 	@scripts/venv dev
 	@scripts/chromium
-	@cd backend && exec ../.venv/bin/python -m pytest -x -m clients -n 2 --dist=loadgroup -rsP tests/clients $(ARGS)
+	@cd backend && exec ../.venv/bin/python -m pytest -x -m clients -n 2 --dist=loadfile -rsP tests/clients $(ARGS)
 
 clients-generate: ## Write backend/openapi.json, and generate the clients from it (requires Node.js)
 	@scripts/venv dev
