@@ -69,11 +69,6 @@ def publish(api: Api, title: str, **fields: object) -> dict[str, str]:
     return created
 
 
-def test_vue_builds(npm: str, typescript: Path) -> None:
-    folder = build(npm, "vue")
-    assert list((folder / "dist" / "assets").glob("*.js"))
-
-
 def test_astro_reads_only_changed_articles(npm: str, typescript: Path, api: Api) -> None:
     folder = CLIENTS / "starters" / "astro"
     for cache in (".astro", "dist", "node_modules/.astro"):

@@ -36,10 +36,13 @@ export function localStorageStore(key = 'pressroom.tokens'): TokenStore {
 
 /** An access token this close to its end is refreshed before the request. */
 const EARLY_MS = 10_000;
+/** How long a tab waits for the tokens of another one, which are on their way. */
+const MESSAGE_MS = 1_000;
 
 export class Session {
   #channel: BroadcastChannel | undefined;
   #pending: Promise<StoredTokens | null> | undefined;
+  #changed: () => void = () => undefined;
 
   /**
    * @param name Clients with the same name share a session across tabs.
@@ -88,7 +91,7 @@ export class Session {
    * Returns null if there is no session, or it has ended.
    */
   refresh(stale: string | null): Promise<StoredTokens | null> {
-    this.#pending ??= this.#exclusively(() => this.#refresh(stale)).finally(() => {
+    this.#pending ??= this.#exclusively(stale).finally(() => {
       this.#pending = undefined;
     });
     return this.#pending;
@@ -111,17 +114,29 @@ export class Session {
     }
   }
 
-  async #exclusively<Result>(work: () => Promise<Result>): Promise<Result> {
-    if (typeof navigator === 'undefined' || !navigator.locks) return work();
+  /** Refresh while no other tab does. A tab that had to wait gets the tokens of the one before it. */
+  async #exclusively(stale: string | null): Promise<StoredTokens | null> {
+    if (typeof navigator === 'undefined' || !navigator.locks) return this.#refresh(stale);
+    const first = await navigator.locks.request(this.name, { ifAvailable: true }, async (lock) =>
+      lock && { tokens: await this.#refresh(stale) });
+    if (first) return first.tokens;
     return navigator.locks.request(this.name, async () => {
-      // The message of the tab that had the lock arrives as a task.
-      await new Promise((resolve) => setTimeout(resolve));
-      return work();
+      if ((this.store.get()?.access_token ?? null) === stale) await this.#nextChange();
+      return this.#refresh(stale);
+    });
+  }
+
+  /** Wait for the message of another tab. It may arrive after the lock; without one, its refresh failed. */
+  #nextChange(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#changed = resolve;
+      setTimeout(resolve, MESSAGE_MS);
     });
   }
 
   #apply(tokens: StoredTokens | null): void {
     this.store.set(tokens);
+    this.#changed();
     this.onChange(tokens);
   }
 }
