@@ -37,7 +37,7 @@ contract: ## Test the OpenAPI documents in over 4,000 cases, and generated clien
 clients: ## Build and test both clients and the starters in clients/ (requires Node.js; ARGS="-k python": some)
 	@scripts/venv dev
 	@scripts/chromium
-	@cd backend && exec ../.venv/bin/python -m pytest -x -m clients -n 2 --dist=loadgroup -rsP tests/clients $(ARGS)
+	@cd backend && exec ../.venv/bin/python -m pytest -x -m clients -n 2 --dist=loadfile -rsP tests/clients $(ARGS)
 
 clients-generate: ## Write backend/openapi.json, and generate the clients from it (requires Node.js)
 	@scripts/venv dev
@@ -118,12 +118,12 @@ edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of 
 	@scripts/venv dev
 	@cd backend && export EDGE_TESTS=1 && \
 	  { ../.venv/bin/python -m pytest -x -n 0 -m alone tests/edge $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
-	  { ../.venv/bin/python -m pytest -x -n 3 -m "not alone" --dist=loadgroup tests/edge $(ARGS) || \
+	  { ../.venv/bin/python -m pytest -x -n 4 --dist=load --maxschedchunk=1 -m "not alone" tests/edge $(ARGS) || \
 	    [ $$? -eq $(NO_TESTS) ]; }
 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
 	@scripts/venv dev
-	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 3 --dist=loadgroup --durations=0 --durations-min=5 tests/releases $(ARGS)
+	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 3 --dist=load --maxschedchunk=1 --durations=0 --durations-min=5 tests/releases $(ARGS)
 
 restore-drill: ## Back up a stack under load, and restore it twice: the newest backup, and a moment; 2 minutes
 	@exec $(ANY_PYTHON) -u scripts/restore_drill.py

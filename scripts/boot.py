@@ -1,9 +1,10 @@
 """Start the stack, test it through nginx, scale it, and remove it: `make smoke`.
 
 The stack is started twice, with the settings for development and for production. The second one
-has Prometheus (docker-compose.observe.yml), which must know all that its dashboards show. It is a
-separate compose project on a free port. It is removed with its data at the end, also after a
-failure or Ctrl-C. Requires no packages.
+has Prometheus (docker-compose.observe.yml), which must know all that its dashboards show, and
+backups (docker-compose.backup.yml), and reads its secrets from files. It is a separate compose
+project on a free port. It is removed with its data at the end, also after a failure or Ctrl-C.
+Requires no packages.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hardening
@@ -27,6 +30,8 @@ from containers import Project, project_name, stop_on_terminate, why_no_docker
 
 SERVICES = "docker-compose.yml"
 OBSERVE = "docker-compose.observe.yml"
+BACKUP = "docker-compose.backup.yml"
+SECRETS = ("docker-compose.secrets.yml", "docker-compose.backup-secrets.yml")
 REPLICAS = 3
 TIMEOUT_SECONDS = 30
 
@@ -139,6 +144,39 @@ def check_observing(project: Project, client: smoke.Client, prometheus: int) -> 
     smoke.expect("requests go on without them", response.status == 200, response)
 
 
+def check_backups(project: Project, values: Collection[str]) -> None:
+    """Check that a backup is made and that WAL is archived, with the secrets from files."""
+
+    def is_encrypted() -> bool:
+        listed = project.output("exec", "-T", "backup", "pressroom", "backup", "list", "--json")
+        return any(each.get("key") for each in json.loads(listed)["backups"])
+
+    wait_for("an encrypted backup is made", is_encrypted)
+    result = project.run_captured("exec", "-T", "barman", "barman", "check", "pressroom")
+    smoke.require("Barman has a base backup, and receives WAL", result.returncode == 0, result)
+    shown = {
+        service
+        for service, container in hardening.containers(project).items()
+        if any(value in entry for entry in container["Config"]["Env"] for value in values)
+    }
+    smoke.require("no container has a secret in its environment", not shown, shown)
+
+
+@contextmanager
+def secret_files() -> Iterator[tuple[str, Collection[str]]]:
+    """Yield a folder with a file for each secret, as in docs/settings.md, and their values."""
+    names = ("secret_key", "database_password", "postgres_password", "barman_password")
+    values = {name: secrets.token_urlsafe(48) for name in names}
+    key = ("run", "--rm", "--no-deps", "-T", "backend", "pressroom", "backup", "new-key")
+    values["backup_key"] = smoke_project(BACKEND_TARGET="runtime").output(*key).strip()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value in values.items():
+            file = Path(folder, name)
+            file.write_text(f"{value}\n", encoding="utf-8")
+            file.chmod(0o444)
+        yield folder, values.values()
+
+
 @contextmanager
 def running_stack(
     what: str, *files: str, **settings: str
@@ -176,22 +214,27 @@ def boot_for_production() -> None:
     settings = {
         "BACKEND_TARGET": "runtime",
         "ENVIRONMENT": "production",
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "POSTGRES_PASSWORD": secrets.token_urlsafe(48),
-        "DATABASE_PASSWORD": secrets.token_urlsafe(48),
         "DATABASE_MONITOR_PASSWORD": secrets.token_urlsafe(48),
         "PROMETHEUS_PORT": str(prometheus),
         "PROMETHEUS_INTERVAL": "1s",
         "ALLOWED_HOSTS": "127.0.0.1,localhost,blog.example.com",
         "CORS_ORIGINS": "https://www.example.com",
     }
-    with running_stack("for production", OBSERVE, **settings) as (project, client):
+    files = (OBSERVE, BACKUP, *SECRETS)
+    with (
+        secret_files() as (folder, values),
+        running_stack("for production", *files, SECRETS_DIR=folder, **settings) as (
+            project,
+            client,
+        ),
+    ):
         check_client_address(project, smoke.check_publishing(client))
         smoke.check_media(client)
         smoke.check_edge(client)
         smoke.check_limit(client)
         hardening.check_hosts(client)
         hardening.check_containers(project)
+        check_backups(project, values)
         unsafe = {**settings, "SECRET_KEY": "too-short", "ALLOWED_HOSTS": "*"}
         hardening.check_unsafe_settings(smoke_project(OBSERVE, **unsafe))
         scaled = ("up", "--detach", "--wait", "--no-recreate", "--scale", f"backend={REPLICAS}")
@@ -212,8 +255,9 @@ def main() -> int:
     stop_on_terminate()
     try:
         with ThreadPoolExecutor(1) as beside:
-            # The image is built meanwhile. If that fails, the start of the stack shows why.
-            beside.submit(smoke_project(OBSERVE).run_captured, "build", "nginx-exporter")
+            # Images are built meanwhile. If that fails, the start of the stack shows why.
+            images = ("nginx-exporter", "backup", "barman")
+            beside.submit(smoke_project(OBSERVE, BACKUP).run_captured, "build", *images)
             boot_for_development()
         boot_for_production()
     except (

@@ -13,6 +13,10 @@ from smoke import Client, expect, require
 SERVICES = ("db", "backend", "nginx", "nginx-config")
 OBSERVING = ("prometheus", "postgres-exporter", "nginx-exporter", "nginx-log-exporter")
 """The services of docker-compose.observe.yml without its profile."""
+BACKUP = ("backup", "barman")
+"""The services of docker-compose.backup.yml that stay."""
+RUNNING = SERVICES + OBSERVING + BACKUP
+ENDED = ("migrate", "barman-role")
 MAX_MEGABYTES_OVER_BASE = 142
 """The largest parts: image codecs 16, S3 client 13, syntax highlighting 10."""
 
@@ -53,7 +57,7 @@ def containers(project: Project) -> dict[str, dict[str, Any]]:
 def check_users_and_ports(project: Project) -> None:
     """Check that no container runs as root, and that only nginx and Prometheus publish a port."""
     by_service = containers(project)
-    expected = {*SERVICES, *OBSERVING, "migrate"}
+    expected = {*RUNNING, *ENDED}
     require(f"{len(expected)} services", set(by_service) == expected, set(by_service))
     users = {service: container["Config"]["User"] for service, container in by_service.items()}
     roots = {"", "root", "0"}
@@ -80,7 +84,17 @@ def check_users_and_ports(project: Project) -> None:
 
 def check_privileges(project: Project) -> None:
     """Check the user and the capabilities of the first process of each service."""
-    for service in SERVICES + OBSERVING:
+    for service, container in containers(project).items():
+        host = container["HostConfig"]
+        require(
+            f"{service} has a read-only file system, no capability, and cannot gain one",
+            host["ReadonlyRootfs"]
+            and host["CapDrop"] == ["ALL"]
+            and not host["CapAdd"]
+            and host["SecurityOpt"] == ["no-new-privileges:true"],
+            {name: host[name] for name in ("ReadonlyRootfs", "CapDrop", "CapAdd", "SecurityOpt")},
+        )
+    for service in RUNNING:
         lines = project.output("exec", "-T", service, "cat", "/proc/1/status").splitlines()
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         require(f"{service} does not run as root", "0" not in status["Uid"], status["Uid"])
@@ -113,7 +127,7 @@ def check_limits(project: Project) -> None:
 
 def check_read_only(project: Project) -> None:
     """Check as root that the file systems are read-only, because root ignores permissions."""
-    for service in SERVICES + OBSERVING:
+    for service in RUNNING:
         result = project.run_captured(
             "exec", "-T", "--user", "0", service, "touch", "/written-by-smoke"
         )

@@ -17,14 +17,11 @@ from smoke import SmokeError, require
 DASHBOARDS = ROOT / "observe" / "grafana" / "dashboards"
 JOBS = {"backend", "nginx", "nginx-log", "postgres", "prometheus"}
 OPTIONAL = {
-    "pressroom_backup_last_success_timestamp_seconds",
-    "pressroom_backup_size_bytes",
     "pressroom_certificate_expiry_timestamp_seconds",
     "pressroom_database_replication_lag_seconds",
     "pressroom_limited_requests_total",
-    "pressroom_wal_archive_age_seconds",
 }
-"""Metrics of what a new installation does not have: a backup, a replica, TLS, a refused request."""
+"""Metrics of what a new installation does not have: a replica, TLS, a refused request."""
 _NAME = re.compile(r"\b(?:up|(?:pressroom|pg|nginx|mtail)[_:][a-z0-9_:]+)\b(?!\s*=)")
 _STRING = re.compile(r'"[^"]*"')
 

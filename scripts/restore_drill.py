@@ -431,7 +431,7 @@ class Drill:
         expect("an image is read", response.status == 200, response)
 
     def report(self, load: Load) -> None:
-        """Print the tables for docs/operations/backup.md."""
+        """Print the tables for docs/operations.md."""
         print(f"\nwritten meanwhile: {dict(load.written)}\n\n| step | seconds |\n|---|---|")
         for what, seconds in self.times:
             print(f"| {what} | {seconds:.1f} |")

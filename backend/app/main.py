@@ -63,6 +63,7 @@ from app.routers.accounts import (
 from app.routers.articles import articles, changes, previews, revisions, search, tags, trash
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
+from app.routers.integrations import documents, mcp
 from app.routers.media import media
 from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
@@ -101,6 +102,7 @@ TAGS = [
     {"name": "trash", "description": "Deleted articles, which are kept for thirty days."},
     {"name": "changes", "description": "A feed of changes to articles, for synchronization."},
     {"name": "feeds", "description": "RSS, Atom, JSON Feed and the sitemap."},
+    {"name": "agents", "description": "Markdown documents and tools for language models."},
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "redirects", "description": "Old addresses of imported articles."},
@@ -136,6 +138,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     addresses,
     administration,
     keys,
+    documents,
     health,
     index,
 )
@@ -220,6 +223,8 @@ def _routers(settings: Settings) -> list[APIRouter]:
     routers.append(registration.by_email_router if by_email else registration.open_router)
     if settings.raw_sql_reference and not by_email:  # it registers users without a confirmation
         routers.append(users_raw.router)
+    if settings.mcp:
+        routers.append(mcp.router)
     if settings.environment is Environment.DEVELOPMENT:
         routers.append(mailbox.router)
     if settings.web_reader:

@@ -65,6 +65,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 signal.signal(signal.SIGINT, interrupt)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Use one process more than there are processors: some tests wait for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server and create the template once, before pytest-xdist starts its workers."""
     server_url()

@@ -9,7 +9,7 @@ from app.routers.responses import DescribedRoute, error_schema
 
 DECLARED_HEADERS = (
     "Content-Location", "ETag", "Idempotency-Replayed", "Link", "Location", "Preference-Applied",
-    "Retry-After", "X-Merged-Into", "X-Total-Count",
+    "RateLimit", "RateLimit-Policy", "Retry-After", "X-Merged-Into", "X-Total-Count",
 )  # fmt: skip
 """Headers that a route declares if it returns them."""
 

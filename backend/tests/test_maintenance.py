@@ -52,6 +52,8 @@ ALLOWED = {
     # an import that is running
     "POST /articles/imports/{import_id}/cancel",
     "POST /studio/admin/imports/{import_id}/cancel",
+    # each tool that changes something is refused
+    "POST /mcp",
     # nothing is stored but the attempt
     "POST /users/me/export",
     "POST /studio/account/data",

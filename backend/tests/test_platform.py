@@ -92,11 +92,16 @@ def compose_services(path: str) -> dict[str, Any]:
     return services
 
 
+def substituted_variables() -> set[str]:
+    """Return the variables that a compose file substitutes."""
+    text = "".join(path.read_text() for path in compose_files())
+    return set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", text))
+
+
 def compose_variables() -> set[str]:
     """Return the variables that a compose file substitutes or passes on."""
-    names: set[str] = set()
+    names = substituted_variables()
     for path in compose_files():
-        names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", path.read_text()))
         for service in compose_services(path.name).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
             names |= {name for name, value in passed_on.items() if value is None}
@@ -130,11 +135,13 @@ def test_compose_passes_every_setting_on(service: str, hidden: set[str]) -> None
     assert ("postgres_password" in secrets["secrets"]) is (service == "migrate")
 
 
-def test_env_example_has_only_known_settings() -> None:
+def test_env_example_has_known_settings_and_all_variables_of_compose_files() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
     of_compose = {"COMPOSE_FILE"}
     assert named <= SETTINGS | gunicorn_settings() | compose_variables() | of_compose
+    assert substituted_variables() - {"COMPOSE_PROJECT_NAME"} - named == set()
+    assert {name for name in SETTINGS if name.startswith("BACKUP_")} <= named
 
 
 def test_image_tags_have_the_project_and_the_version() -> None:
@@ -150,6 +157,43 @@ def test_image_tags_have_the_project_and_the_version() -> None:
     for service in built.values():
         assert re.search(rf"\$\{{COMPOSE_PROJECT_NAME\}}-[a-z-]+:{__version__}\b", service["image"])
         assert service["pull_policy"] == "${PULL_POLICY:-build}"
+
+
+def new_services() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the services that compose files define, without the overrides of others."""
+    for path in compose_files():
+        for name, service in compose_services(path.name).items():
+            of = service.get("extends")
+            base = compose_services(of["file"])[of["service"]] if of else {}
+            if "image" in base | service:
+                yield f"{path.name}: {name}", base | service
+
+
+def test_all_containers_are_hardened() -> None:
+    """`make smoke` checks those that it starts; profiles are not among them."""
+    services = dict(new_services())
+    assert "docker-compose.backup.yml: barman-restore" in services
+    assert "docker-compose.observe.yml: grafana" in services
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if "test.yml" not in name:
+            assert {"mem_limit", "pids_limit"} <= service.keys(), name
+            assert "max-size" in service["logging"]["options"], name
+
+
+def test_overrides_do_not_weaken_containers() -> None:
+    """Only `make watch`, which is for development, writes to the file system of a container."""
+    names = {"read_only", "cap_add", "cap_drop", "security_opt", "privileged"}
+    found = {
+        path.name
+        for path in compose_files()
+        for service in compose_services(path.name).values()
+        if "image" not in service and "extends" not in service and names & service.keys()
+    }
+    assert found == {"docker-compose.watch.yml"}
 
 
 # --- documents

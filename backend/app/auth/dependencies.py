@@ -171,8 +171,18 @@ async def _by_session(token: str, connection: Reader | AsyncConnection | AsyncSe
     return identity
 
 
-async def _by_api_key(token: str, database: Database, needed: Sequence[str]) -> Identity:
-    """Return the user of an API key that has the needed scopes.
+@raises(NotAuthenticated, *_TOKEN_ERRORS)
+async def key_user(token: BearerToken, database: CurrentDatabase) -> Identity:
+    """Return the user of an API key, whose scopes the caller checks. Sessions are refused."""
+    if token is None:
+        raise NotAuthenticated
+    if not token.startswith(API_KEY_PREFIX):
+        raise InvalidToken("Send an API key as the bearer token")
+    return await _by_api_key(token, database, None)
+
+
+async def _by_api_key(token: str, database: Database, needed: Sequence[str] | None) -> Identity:
+    """Return the user of an API key that has the needed scopes; None for any scopes.
 
     The queries run on the primary, which has the newest keys, and in autocommit mode. They run
     before the request locks any row.
@@ -183,9 +193,9 @@ async def _by_api_key(token: str, database: Database, needed: Sequence[str]) -> 
         key = await find_by_api_key(connection, fingerprint=fingerprint(token))
         if key is None:
             raise InvalidToken
-        if not needed:
+        if needed is not None and not needed:
             raise SessionRequired
-        for scope in needed:
+        for scope in needed or ():
             if scope not in (key.identity.scopes or ()):
                 raise InsufficientScope(scope)
         await record_key_use(connection, key=key)
@@ -223,6 +233,8 @@ async def optional_confirming_user(
         return None
 
 
+KeyUser = Annotated[Identity, Depends(key_user)]
+"""The user of an API key with any scopes."""
 CurrentUser = Annotated[Identity, Security(RequiredViewer())]
 """The user who reads their own account; API keys are refused."""
 Actor = Annotated[Identity, Security(actor)]

@@ -9,7 +9,7 @@ from fastapi.params import Depends
 
 from app.conduit.schemas import GenericError
 from app.http.headers import described
-from app.http.routing import StrictRequest, StrictRoute
+from app.http.routing import SAFE_METHODS, StrictRequest, StrictRoute
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -55,6 +55,11 @@ class ConduitRoute(StrictRoute):
 
     ignores_unknown_parameters = True
     request_class = ConduitRequest
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if not SAFE_METHODS.issuperset(self.methods or ()):
+            self.describe_rate_limits()
 
 
 def create_router(tag: str, *, dependencies: Sequence[Depends] = ()) -> APIRouter:

@@ -251,6 +251,8 @@ class Settings(BaseSettings):
     access_token_expire_minutes: PositiveInt = 15
     conduit_api: bool = True
     """Whether to serve the RealWorld API below /api."""
+    mcp: bool = True
+    """Whether to serve tools for agents at /mcp. The library is loaded at the first use."""
     conduit_token_expire_minutes: PositiveInt = 7 * 24 * 60
     """Lifetime of access tokens from /api, which has no refresh tokens."""
     session_expire_days: PositiveInt = 30
@@ -720,12 +722,9 @@ class Settings(BaseSettings):
                 "REQUIRE_VERIFIED_EMAIL": self.require_verified_email,
             }
             return [f"{name} needs SMTP_HOST" for name, needed in needs_mail.items() if needed]
-        problems = [
-            f"{name.upper()} is missing: mails contain it"
-            for name in ("public_url", "mail_from")
-            if name not in self.model_fields_set
-            and not (name == "public_url" and self.account_url != self.public_url)
-        ]
+        problems = []
+        if "mail_from" not in self.model_fields_set:
+            problems.append("MAIL_FROM is missing: mails contain it")
         if self.names_public_url and self.public_url.startswith("http:"):
             problems.append("PUBLIC_URL must use https: links in mails contain tokens")
         if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:

@@ -16,6 +16,7 @@ class Scope(StrEnum):
 
     ARTICLES_READ = "articles:read"
     ARTICLES_WRITE = "articles:write"
+    ARTICLES_DRAFT = "articles:draft"
     MEDIA_READ = "media:read"
     MEDIA_WRITE = "media:write"
     USERS_READ = "users:read"
@@ -29,6 +30,7 @@ class Scope(StrEnum):
 SCOPE_DESCRIPTIONS = {
     Scope.ARTICLES_READ: "Read articles, including your drafts",
     Scope.ARTICLES_WRITE: "Create, change and delete articles",
+    Scope.ARTICLES_DRAFT: "Create and change drafts as an agent, without publishing them",
     Scope.MEDIA_READ: "List your images",
     Scope.MEDIA_WRITE: "Upload, describe and delete images",
     Scope.USERS_READ: "Read users, including your private fields",

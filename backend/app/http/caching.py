@@ -64,11 +64,14 @@ def list_header(request: Request, name: str) -> str | None:
     return ", ".join(values) if values else None
 
 
-def make_conditional(request: Request, response: Response, *, varies_by_caller: bool) -> Response:
+def make_conditional(
+    request: Request, response: Response, *, varies_by_caller: bool, vary: bytes = b"Authorization"
+) -> Response:
     """Add ETag, Cache-Control and Vary to `response`, or replace it with 304.
 
     JSON gets an entity tag, which is weak for a list, unless the response is `no-store`. Headers
     that the handler has set stay. `varies_by_caller`: whether the response depends on the caller.
+    `vary`: the request headers on which such a response depends.
 
     Raises PreconditionFailed if If-Match does not match.
     """
@@ -79,9 +82,9 @@ def make_conditional(request: Request, response: Response, *, varies_by_caller: 
     headers = dict(raw)
     if varies_by_caller:
         if b"vary" in headers:
-            _vary(response.headers, "Authorization")
+            _vary(response.headers, vary.decode())
         else:
-            raw.append((b"vary", b"Authorization"))
+            raw.append((b"vary", vary))
     if is_read and b"cache-control" not in headers:
         is_private = varies_by_caller and b"authorization" in request_headers
         raw.append((b"cache-control", (PRIVATE if is_private else public()).encode()))

@@ -13,6 +13,8 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "Link": "RFC 8288: `first`, and `prev` and `next` if these pages exist",
     "Location": "The path of the resource",
     "Preference-Applied": "The honored preference of `Prefer` (RFC 7240)",
+    "RateLimit": "What is left of the limits that the request counts for, and when there is more",
+    "RateLimit-Policy": "The limits that the request counts for, and their windows in seconds",
     "Retry-After": "After how many seconds another attempt may succeed",
     "WWW-Authenticate": "The authentication scheme and the reason (RFC 6750 §3)",
     "X-Merged-Into": "The slug of the existing tag that the renamed one was merged into",

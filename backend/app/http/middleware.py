@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import metrics
+from app.core import metrics, rates
 from app.core.config import Settings
 from app.core.errors import (
     ContentTooLarge,
@@ -152,6 +152,9 @@ def install(
             "If-Match",
             "If-Modified-Since",
             "If-None-Match",
+            "MCP-Protocol-Version",
+            "Mcp-Method",
+            "Mcp-Name",
             "Prefer",
             REQUEST_ID_HEADER,
             "X-Requested-With",
@@ -164,6 +167,8 @@ def install(
             "Link",
             "Location",
             "Preference-Applied",
+            "RateLimit",
+            "RateLimit-Policy",
             "Retry-After",
             REQUEST_ID_HEADER,
             "X-Process-Time",
@@ -209,6 +214,7 @@ class RequestContext:
         bind_request_id(identifier, trace_id=self._trace_id(scope))
         method, path = scope["method"], _log_path(scope)
         status = 0
+        used = None if method in _UNLIMITED else rates.collect()
         recorder = metrics.recorder()
         if recorder is not None:
             recorder.in_flight += 1
@@ -220,6 +226,8 @@ class RequestContext:
                 headers = [each for each in message["headers"] if each[0] not in _CONTEXT_HEADERS]
                 present = {name for name, _ in headers}
                 headers += [each for each in self._headers if each[0] not in present]
+                if used:
+                    headers += _rate_limits(used, status)
                 headers.append((b"x-request-id", identifier.encode()))
                 seconds = time.perf_counter() - started
                 headers.append((b"x-process-time", f"{seconds:.4f}".encode()))
@@ -240,6 +248,21 @@ class RequestContext:
             if match := TRACE_PARENT.fullmatch(value.decode("latin-1")):
                 return match[1]
         return current_trace_id() if self._is_traced else None
+
+
+_UNLIMITED = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of requests that no limit counts."""
+
+
+def _rate_limits(used: rates.Rates, status: int) -> list[tuple[bytes, bytes]]:
+    """Return the headers with the rate limits of a request that was counted or limited.
+
+    The response to a failed login must not tell which limits apply: they depend on the user.
+    """
+    if status >= 300 and status != 429:
+        return []
+    fields = {b"ratelimit-policy": rates.policies(used), b"ratelimit": rates.states(used)}
+    return [(name, value.encode()) for name, value in fields.items() if value]
 
 
 def _route(scope: Scope) -> str:

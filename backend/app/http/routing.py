@@ -157,11 +157,18 @@ class StrictRoute(APIRoute):
         headers = {**described(*names), **response.get("headers", {})}
         self.responses[status] = {**response, "headers": headers}
 
+    def describe_rate_limits(self) -> None:
+        """Describe the headers of responses to requests that limits count."""
+        for status in (self.status_code or 200, 429):
+            self.add_response_headers(status, "RateLimit", "RateLimit-Policy")
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = planned_handler(self) or super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
         varies_by_caller = uses_credentials(self.dependant)
+        is_negotiated = getattr(self.endpoint, "varies_by_accept", False)
+        vary = b"Authorization, Accept" if is_negotiated else b"Authorization"
         parameters = None if self.ignores_unknown_parameters else query_parameters(self.dependant)
 
         is_write = is_refused_in_maintenance(self)
@@ -188,7 +195,7 @@ class StrictRoute(APIRoute):
                 if isinstance(error.__cause__, PressroomError):
                     raise error.__cause__ from None
                 raise
-            return make_conditional(request, response, varies_by_caller=varies_by_caller)
+            return make_conditional(request, response, varies_by_caller=varies_by_caller, vary=vary)
 
         return handle_strictly
 

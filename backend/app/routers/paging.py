@@ -1,14 +1,16 @@
 """Pagination headers."""
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
 
 from app.core.errors import InvalidCursor
 from app.http.caching import last_modified
+from app.http.negotiation import markdown_response
 from app.http.routing import raises
+from app.services.articles import documents
 from app.services.pages.paging import ListPage
 
 Item = TypeVar("Item")
@@ -23,13 +25,7 @@ class PageHeaders:
 
     def describe(self, listed: ListPage[Item]) -> Sequence[Item]:
         """Set `Link`, and `X-Total-Count` and `Last-Modified` if known; return the items."""
-        pages = {"first": None, "prev": listed.previous, "next": listed.next}
-        path = self._request.scope.get("root_path", "") + self._request.url.path
-        links = [
-            f'<{self._page_url(path, cursor)}>; rel="{relation}"'
-            for relation, cursor in pages.items()
-            if cursor is not None or relation == "first"
-        ]
+        links = (f'<{path}>; rel="{relation}"' for relation, path in self._pages(listed).items())
         headers = self._response.headers
         headers["Link"] = ", ".join(links)
         if listed.total is not None:
@@ -37,6 +33,23 @@ class PageHeaders:
         if listed.modified_at is not None:
             headers.update(last_modified([listed.modified_at]))
         return listed.items
+
+    def as_markdown(self, listed: ListPage[dict[str, Any]]) -> Response:
+        """Return the document of a list of articles, with the pagination headers."""
+        articles = self.describe(listed)
+        pages = {name: path for name, path in self._pages(listed).items() if name != "first"}
+        document = documents.list_document(articles, total=listed.total, pages=pages)
+        return markdown_response(document, self._response.headers)
+
+    def _pages(self, listed: ListPage[Item]) -> dict[str, str]:
+        """Return the paths of the first page, and of the previous and next ones if they exist."""
+        cursors = {"first": None, "prev": listed.previous, "next": listed.next}
+        path = self._request.scope.get("root_path", "") + self._request.url.path
+        return {
+            relation: self._page_url(path, cursor)
+            for relation, cursor in cursors.items()
+            if cursor is not None or relation == "first"
+        }
 
     def _page_url(self, path: str, cursor: str | None) -> str:
         """Return the URL of another page, relative to the host, whose public name may differ."""

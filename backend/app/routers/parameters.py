@@ -27,9 +27,9 @@ class UserIdConvertor(Convertor[str]):
 
 
 class ArticleIdConvertor(UserIdConvertor):
-    """Any path segment except the names of other routes under /articles."""
+    """Any path segment except the names of other routes under /articles, and of documents."""
 
-    regex = "(?!(?:by-slug|import|imports|export)$)[^/]+"
+    regex = r"(?!(?:by-slug|import|imports|export|[^/]*\.md)$)[^/]+"
 
 
 register_url_convertor("user_id", UserIdConvertor())

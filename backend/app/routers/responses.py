@@ -30,6 +30,7 @@ from app.core.errors import (
     QuotaExceeded,
     SecondFactorRequired,
     ServiceUnavailable,
+    TooManyAttempts,
     UnderMaintenance,
     UnknownHost,
     UnsupportedMediaType,
@@ -162,14 +163,20 @@ class DescribedRoute(IdempotentRoute):
         for status, each in self.errors.items():
             self.responses[status] = _describe(each)
             self.response_fields[status] = _error_field(tuple(each))
+        if not {LimitReached, TooManyAttempts}.isdisjoint(types):
+            self.describe_rate_limits()
         if IdempotencyKeyReused in types:
             self.add_response_headers(self.status_code or 200, "Idempotency-Replayed")
         if page_headers in calls:
-            counted = ("X-Total-Count",) if "count" in query_parameters(self.dependant) else ()
-            for status in (200, 304):
-                self.add_response_headers(status, "Link", *counted)
+            self._describe_pages()
         if uses_credentials(self.dependant) and NotAuthenticated not in self.errors.get(401, ()):
             self.openapi_extra = {**(self.openapi_extra or {}), "security": [{}]}
+
+    def _describe_pages(self) -> None:
+        """Describe the pagination headers."""
+        counted = ("X-Total-Count",) if "count" in query_parameters(self.dependant) else ()
+        for status in (200, 304):
+            self.add_response_headers(status, "Link", *counted)
 
 
 def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()) -> APIRouter:

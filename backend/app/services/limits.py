@@ -43,7 +43,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import COMMAND_LINE, Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.auth.permissions import Action, require
-from app.core import clock, metrics
+from app.core import clock, metrics, rates
 from app.core.conditional import Precondition
 from app.core.config import get_settings
 from app.core.enums import Role
@@ -58,6 +58,7 @@ from app.core.limits import (
     Limit,
     LimitKind,
 )
+from app.core.rates import Rate, leaky_bucket
 from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, Database
 from app.db.writing import fetch
@@ -284,7 +285,8 @@ def _limits_of(
 async def spend_for_client(database: Database, client: Client, kind: LimitKind) -> None:
     """Count one action of an anonymous client by its address, even if the request fails later.
 
-    Opens its own unit of work, so the caller must not hold a connection. Raises LimitReached.
+    Opens its own unit of work, so the caller must not hold a connection. Raises LimitReached. The
+    response contains the limit, but not how much other clients of the network have used.
     """
     digest = hmac.digest(derived_keys("limits")[0], network_of(client).encode(), hashlib.sha256)
     limits = {kind: get_settings().limit_of(kind)}
@@ -326,6 +328,20 @@ async def _spend(
                 await _measure(session, kind, costs[kind], amount, parameters)
         elif row is None or row.level > row.amount:
             await _raise_limit_reached(session, kind, costs[kind], limit, parameters)
+        else:
+            rate = _rate(kind, limit._replace(amount=int(row.amount)), row.level)
+            is_own = user_id is not None
+            rates.report(rate if is_own else rate._replace(remaining=None, reset=None))
+
+
+def _rate(kind: LimitKind, limit: Limit, level: float) -> Rate:
+    """Return the state of a rate for the response."""
+    assert limit.per is not None  # noqa: S101 - a rate
+    window = int(limit.per.total_seconds())
+    in_bytes = kind in {LimitKind.TEXT_WRITTEN, LimitKind.CHECKED_TEXT}
+    return leaky_bucket(
+        kind.value, level=level, quota=limit.amount, window=window, in_bytes=in_bytes
+    )
 
 
 def _parameters(
@@ -404,12 +420,15 @@ async def _raise_limit_reached(
     window = limit.per.total_seconds()
     levels = await _levels(session, parameters["subject"], {kind: limit._replace(amount=amount)})
     seconds = window if cost > amount else (levels[kind] + cost - amount) * window / amount
+    retry_after = max(math.ceil(seconds), 1)
+    rate = _rate(kind, limit._replace(amount=amount), levels[kind])
+    rates.report(rate._replace(reset=retry_after))
     metrics.count("pressroom_limited_requests_total", kind.value)
     raise LimitReached(
         f"The limit is {amount} {kind.replace('_', ' ')} {_WINDOW_NAMES[limit.per]}; try again"
         " after Retry-After seconds, or ask an administrator for a higher limit",
         limit=kind,
-        retry_after=max(math.ceil(seconds), 1),
+        retry_after=retry_after,
     )
 
 

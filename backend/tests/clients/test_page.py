@@ -11,7 +11,7 @@ from tests.clients.conftest import PYTHON
 from tests.contract.conftest import run
 from tests.processes import PASSWORD, Api
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.clients
 
 PAGE = PROJECT_DIR / "docs" / "integrations" / "clients.md"
 

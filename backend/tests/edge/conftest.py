@@ -1,7 +1,7 @@
 """Fixtures of the nginx tests. `make edge` runs them, `make test` does not.
 
-Attacks run alone, because they measure how long other users wait. The other files are in four
-groups, of which three run at the same time. The tests of a group share a stack.
+Attacks, which measure how long other users wait, and tests with a browser run first, one at a time.
+Four processes then share the others. Each process has a stack of its own.
 """
 
 import os
@@ -16,15 +16,6 @@ from tests.edge.stack import Stack
 from tests.processes import free_port
 
 HERE = Path(__file__).parent
-GROUPS = {
-    "test_outage.py": "outage",
-    "test_conduit.py": "outage",
-    "test_lifecycle.py": "lifecycle",
-    "test_external_database.py": "lifecycle",
-    "test_full_disk.py": "outage",
-    "test_observe.py": "observe",
-}
-"""The groups of files; all other files are a group. The last one is short, and has no stack."""
 
 
 def skip_reason(variable: str, command: str) -> str | None:
@@ -39,13 +30,11 @@ def skip_reason(variable: str, command: str) -> str | None:
     return problem
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = skip_reason("EDGE_TESTS", "make edge")
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group(GROUPS.get(item.path.name, "requests")))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

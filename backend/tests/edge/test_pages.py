@@ -73,6 +73,7 @@ class TestCaching:
         kept, *withdrawn = (publish(client, author, title=f"Withdrawn {uuid4()}") for _ in range(3))
         for article in (kept, *withdrawn):
             assert is_cached(client, f"/articles/by-slug/{article['slug']}")
+            assert is_cached(client, f"/articles/{article['slug']}.md")
 
         def cached() -> str:
             read = ("exec", "-T", "nginx", "grep", "-rha", "^KEY: ", "/var/cache/nginx/pages")
@@ -84,6 +85,51 @@ class TestCaching:
         client.delete(f"/articles/{withdrawn[1]['id']}", headers=author)
         wait_until(lambda: not any(each["slug"] in cached() for each in withdrawn), "both are gone")
         assert kept["slug"] in cached()
+
+    def test_markdown_and_json_are_cached_apart(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        article = publish(client, author, title=f"Two forms {uuid4()}")
+        path = f"/articles/{article['id']}"
+        markdown = {"Accept": "text/markdown, */*"}
+        first, second = (client.get(path, headers=markdown) for _ in range(2))
+        assert [each.headers["X-Cache"] for each in (first, second)] == ["MISS", "HIT"]
+        assert first.content == second.content
+        assert second.headers["Content-Type"] == "text/markdown; charset=utf-8"
+        assert "Accept" in second.headers["Vary"]
+        as_json = client.get(path)
+        assert as_json.headers["X-Cache"] == "MISS"
+        assert as_json.json()["id"] == article["id"]
+        # All spellings of other headers have one copy.
+        for accept in ("text/html, */*;q=0.8", "application/json", "image/png"):
+            response = client.get(path, headers={"Accept": accept})
+            assert response.headers["X-Cache"] in {"HIT", "STALE", "UPDATING"}
+            assert response.content == as_json.content
+        # Neither weights nor white space let a client store one form as the other.
+        for accept in ("text/markdown;q=0", "text/markdown, application/json"):
+            response = client.get(path, headers={"Accept": accept})
+            assert response.headers["X-Cache"] == "BYPASS"
+            assert response.headers["Content-Type"] == "application/json"
+        assert client.get(path, headers=markdown).content == first.content
+
+    def test_withdrawn_article_is_gone_in_both_forms(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        article = publish(client, author, title=f"Two forms {uuid4()}")
+        path, document = f"/articles/{article['id']}", f"/articles/{article['slug']}.md"
+        markdown = {"Accept": "text/markdown"}
+        requests: list[tuple[str, dict[str, str]]] = [(path, {}), (path, markdown), (document, {})]
+        for address, headers in requests:
+            assert client.get(address, headers=headers).status_code == 200
+        client.delete(path, headers=author)
+        wait_until(
+            lambda: all(
+                client.get(address, headers=headers).status_code == 404
+                for address, headers in requests
+            ),
+            "all are gone",
+            seconds=5,
+        )
 
     def test_cached_page_is_revalidated_by_etag(
         self, client: httpx.Client, author: dict[str, str], stack: Stack

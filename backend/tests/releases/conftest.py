@@ -3,7 +3,7 @@
 Each file is one kind of event in production: test_upgrades.py, test_outages.py, … A
 test with the mark `core` also runs in `.ci/run`.
 
-Three groups of tests run at the same time, as a part of the load of the others.
+Three tests run at the same time, as a part of the load of the others.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,13 @@ from tests.releases.release import Release, copy_of_this_checkout
 __all__ = ["pytest_runtest_makereport"]
 
 HERE = Path(__file__).parent
-SEPARATE = {"test_previous.py"}
-"""Files whose tests share nothing, so that each is a group of its own."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = skip_reason("RELEASES_TESTS", "make releases")
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
-            group = item.nodeid if item.path.name in SEPARATE else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

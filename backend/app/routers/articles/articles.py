@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Query, Response, status
+from fastapi import Query, Request, Response, status
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
 from app.auth.identity import Identity
@@ -19,6 +19,7 @@ from app.core.errors import (
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.headers import described
 from app.http.json import to_json
+from app.http.negotiation import markdown_response, negotiated, prefers_markdown
 from app.routers.idempotency import idempotent
 from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
@@ -30,39 +31,71 @@ from app.schemas.articles.article import (
     ArticleResponse,
     ArticleUpdate,
 )
-from app.services.articles import listing, reading, writing
+from app.services.articles import documents, listing, reading, writing
 
 router = create_router(prefix="/articles", tag="articles")
 
 
 @router.get("", response_model=ArticleList)
+@negotiated
 async def list_articles(
+    request: Request,
     reader: ReadConnection,
     viewer: ArticlesViewer,
     query: Annotated[ArticleQuery, Query()],
     paging: Paging,
-) -> bytes:
-    """List articles, newest first: published articles and the user's own drafts."""
+) -> bytes | Response:
+    """List articles, newest first: published articles and the user's own drafts.
+
+    With `Accept: text/markdown`, the response is a Markdown document with links.
+    """
+    if prefers_markdown(request):
+        listed = await listing.list_articles(
+            reader, query=query, viewer=viewer, fields=documents.LISTED_FIELDS
+        )
+        return paging.as_markdown(listed)
     listed = await listing.list_articles(reader, query=query, viewer=viewer)
     return to_json(paging.describe(listed))
 
 
 @router.get(
     "/by-slug/{slug}",
+    response_model=ArticleResponse,
     responses=errors(ArticleMoved, ArticleNotFound),
 )
+@negotiated
 async def read_article_by_slug(
-    reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
-) -> ArticleResponse:
-    """Read an article by its slug; a former slug redirects to the current one."""
-    return await reading.get_article_by_slug(reader, slug=slug, viewer=viewer)
+    request: Request, reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
+) -> ArticleResponse | Response:
+    """Read an article by its slug; a former slug redirects to the current one.
+
+    With `Accept: text/markdown`, the response is a Markdown document.
+    """
+    article = await reading.get_article_by_slug(reader, slug=slug, viewer=viewer)
+    if prefers_markdown(request):
+        return markdown_response(
+            await documents.read_document(reader, article_id=article.id, viewer=viewer)
+        )
+    return article
 
 
-@router.get("/{article_id:article_id}", responses=errors(ArticleNotFound))
+@router.get(
+    "/{article_id:article_id}",
+    response_model=ArticleResponse,
+    responses=errors(ArticleNotFound),
+)
+@negotiated
 async def read_article(
-    reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
-) -> ArticleResponse:
-    """Read an article; drafts of other users are hidden."""
+    request: Request, reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
+) -> ArticleResponse | Response:
+    """Read an article; drafts of other users are hidden.
+
+    With `Accept: text/markdown`, the response is a Markdown document.
+    """
+    if prefers_markdown(request):
+        return markdown_response(
+            await documents.read_document(reader, article_id=article_id, viewer=viewer)
+        )
     return await reading.get_article(reader, article_id=article_id, viewer=viewer)
 
 

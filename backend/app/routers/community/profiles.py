@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request, Response
 
 from app.auth.dependencies import (
     CommunityActor,
@@ -14,12 +14,13 @@ from app.auth.dependencies import (
 from app.core.errors import FollowRefused, LimitReached, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.json import to_json
+from app.http.negotiation import negotiated, prefers_markdown
 from app.routers.paging import Paging
 from app.routers.parameters import CursorPage, ProfileName
 from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticleList, FeedQuery
 from app.schemas.community.profile import ProfileResponse, ProfileSummary
-from app.services.articles import listing
+from app.services.articles import documents, listing
 from app.services.community import profiles
 
 router = create_router(prefix="", tag="profiles")
@@ -120,12 +121,22 @@ async def list_blocks(
 
 
 @router.get("/feed", response_model=ArticleList)
+@negotiated
 async def read_feed(
+    request: Request,
     reader: ReadConnection,
     user: RequiredArticlesViewer,
     query: Annotated[FeedQuery, Query()],
     paging: Paging,
-) -> bytes:
-    """List articles by followed authors, newest first."""
+) -> bytes | Response:
+    """List articles by followed authors, newest first.
+
+    With `Accept: text/markdown`, the response is a Markdown document with links.
+    """
+    if prefers_markdown(request):
+        listed = await listing.list_feed(
+            reader, query=query, viewer=user, fields=documents.LISTED_FIELDS
+        )
+        return paging.as_markdown(listed)
     listed = await listing.list_feed(reader, query=query, viewer=user)
     return to_json(paging.describe(listed))

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Client, Identity, network_of
 from app.auth.keys import derived_keys
-from app.core import clock, metrics
+from app.core import clock, metrics, rates
 from app.core.config import get_settings
 from app.core.errors import (
     IncorrectCode,
@@ -35,6 +35,7 @@ from app.core.errors import (
     ServiceUnavailable,
     TooManyAttempts,
 )
+from app.core.rates import Rate
 from app.db.session import Database
 from app.models.accounts.attempt import Attempt
 from app.services.purging import Batch, delete_oldest, in_batches
@@ -201,10 +202,16 @@ async def attempt(
     correct passwords all succeed. Any other error cancels the attempt. Each step has its own unit
     of work, so the block must not hold a connection at its end. Raises TooManyAttempts during a
     lockout.
+
+    The response to a login contains the limit of all that one address does, whichever limits apply:
+    these depend on whether the user exists, and has logged in from there before.
     """
+    if is_login:
+        _report_policy()
     try:
         await _begin_when_possible(database, limits)
-    except TooManyAttempts:
+    except TooManyAttempts as error:
+        rates.report(Rate(ATTEMPTS, remaining=0, reset=error.retry_after))
         metrics.count("pressroom_limited_requests_total", ATTEMPTS)
         if is_login:
             metrics.count("pressroom_logins_total", "limited")
@@ -279,6 +286,7 @@ async def count(database: Database, limits: Sequence[Limit]) -> None:
 
     Raises TooManyAttempts during a lockout, without counting the action.
     """
+    _report_policy()
     async with database.unit_of_work() as session:
         for limit in sorted(limits):
             parameters = _parameters(limit)
@@ -287,6 +295,12 @@ async def count(database: Database, limits: Sequence[Limit]) -> None:
                 metrics.count("pressroom_limited_requests_total", ATTEMPTS)
                 await _raise_if_locked_out(session, parameters)
             await _lock_out(session, limit, failures or 0)
+
+
+def _report_policy() -> None:
+    """Report the limit of an address, which is the same for all."""
+    quota, window = get_settings().attempts_per_address, int(BY_ADDRESS.total_seconds())
+    rates.report(Rate(ATTEMPTS, quota, window))
 
 
 async def reset(session: AsyncSession, limits: Sequence[Limit]) -> None:
@@ -314,7 +328,9 @@ async def _raise_if_locked_out(session: AsyncSession, parameters: Mapping[str, A
         parameters["now"],
     )
     if until is not None and until > now:
-        raise TooManyAttempts(retry_after=math.ceil((until - now).total_seconds()))
+        seconds = math.ceil((until - now).total_seconds())
+        rates.report(Rate(ATTEMPTS, remaining=0, reset=seconds))
+        raise TooManyAttempts(retry_after=seconds)
 
 
 def _parameters(limit: Limit) -> dict[str, Any]:

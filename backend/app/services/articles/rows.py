@@ -137,6 +137,7 @@ ARTICLE_FIELDS: Mapping[str, Any] = {
         author=AUTHOR,
     ),
     "tags_in_order": _tag_names_in_order,
+    "own_excerpt": Article.own_excerpt,
     "tag_slugs": _tag_slugs,
     "dated_at": Article.dated_at,
     "favorites_count": _count_column(ArticleCounts.favorites),

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 
+from app.content.documents import GENERATOR
 from app.content.slugs import slugify
 from app.services.bulk import files
 from app.services.bulk.converting.generators import from_site, from_site_html
@@ -29,7 +30,6 @@ from app.services.bulk.foreign import (
     without_html,
 )
 from app.services.bulk.front_matter import FrontMatter, split
-from app.services.bulk.markdown_writing import GENERATOR
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.permalinks import expand
 from app.services.bulk.records import ParsedRecord

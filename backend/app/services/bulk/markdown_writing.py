@@ -3,7 +3,6 @@
 `markdown.read` reads them. What the files do not contain is counted.
 """
 
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,45 +10,18 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
-import yaml
-
+from app.content.documents import write_article
 from app.core.archives import Parts
 from app.services.bulk import files
 
-GENERATOR = "pressroom"
 README = "README.txt"
 """Not `.md`: an import of the folder would read it as an article."""
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_FIELDS = {
-    "excerpt": "description",
-    "tags": "tags",
-    "author": "author",
-    "cover_image_url": "cover_image",
-    "language": "language",
-    "archived": "archived",
-    "comment_policy": "comment_policy",
-    "created_at": "created_at",
-    "updated_at": "updated_at",
-    "old_paths": "aliases",
-    "former_slugs": "former_slugs",
-}
-"""The names in front matter, by the names of a record."""
 
 
 def file_of(record: Mapping[str, Any]) -> tuple[str, bytes]:
     """Return the name and the content of a record's file."""
-    front_matter: dict[str, Any] = {"title": record["title"], "slug": record["slug"]}
-    published_at = record.get("published_at")
-    front_matter |= {"date": published_at} if published_at else {"draft": True}
-    front_matter |= {name: record[field] for field, name in _FIELDS.items() if field in record}
-    if record.get("imported"):
-        front_matter["imported"] = json.dumps(record["imported"], ensure_ascii=False)
-    front_matter["generator"] = GENERATOR
-    text = yaml.dump(
-        front_matter, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=10_000
-    )
-    day = (published_at or record["created_at"])[:10]
-    return f"{day}-{record['slug']}.md", f"---\n{text}---\n\n{record['content']}".encode()
+    day = (record.get("published_at") or record["created_at"])[:10]
+    return f"{day}-{record['slug']}.md", write_article(record)
 
 
 def lost_of(record: Mapping[str, Any]) -> Counter[str]:

@@ -22,6 +22,7 @@ KEYS = "/studio/account/keys"
 SCOPES = {
     Scope.ARTICLES_READ: N_("Read articles, including your drafts"),
     Scope.ARTICLES_WRITE: N_("Create, change and delete articles"),
+    Scope.ARTICLES_DRAFT: N_("Create and change drafts as an agent, without publishing them"),
     Scope.MEDIA_READ: N_("List your pictures"),
     Scope.MEDIA_WRITE: N_("Upload, describe and delete pictures"),
     Scope.USERS_READ: N_("Read users, including your private data"),

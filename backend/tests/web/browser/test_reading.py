@@ -41,6 +41,8 @@ A note.[^1] And H~2~O.
 
 [^1]: The note.
 """
+MAX_SHIFT = 0.01
+"""The page may be painted before a line is parsed to its end. A tenth is noticed by readers."""
 MEASURE = """() => new Promise((resolve) => {
   const found = { lcp: 0, shift: 0, blocking: 0 };
   const observe = (type, note) => new PerformanceObserver((list) => {
@@ -141,7 +143,7 @@ async def test_speed(site: Site, visitor: Visitor, path: str) -> None:
         for _ in range(LOADS):
             await visitor.open(address)
             found = await visitor.page.evaluate(MEASURE)
-            assert found["shift"] == 0, found
+            assert found["shift"] < MAX_SHIFT, found
             if found["blocking"] == 0 and found["lcp"] < MAX_LCP_MS:
                 break
         assert 0 < found["lcp"] < MAX_LCP_MS, found

@@ -1,0 +1,1 @@
+"""Routes for agents and other programs that connect to the blog."""

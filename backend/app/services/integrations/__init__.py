@@ -1,0 +1,1 @@
+"""Integrations: what agents and other programs use."""
