@@ -29,7 +29,7 @@ PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 CREATE_CLIENT = """async (baseUrl) => {
-  const { createClient } = await import('/index.js');
+  const { createClient } = await import('/src/index.js');
   window.api = createClient({ baseUrl, refreshToken: 'cookie' });
 }"""
 LOG_IN = "async ([username, password]) => { await api.login({ body: { username, password } }); }"
@@ -89,8 +89,8 @@ async def test_tabs_refresh_once(
     typescript: Path, api: Api, context: "BrowserContext", paths: list[str]
 ) -> None:
     assert api.register("tabs").status_code == 201
-    (typescript / "dist" / "src" / "index.html").write_text("<!doctype html><title>Tabs</title>")
-    with static(typescript / "dist" / "src") as url:
+    (typescript / "dist" / "index.html").write_text("<!doctype html><title>Tabs</title>")
+    with static(typescript / "dist") as url:
         tabs = [await context.new_page() for _ in range(2)]
         for tab in tabs:
             await tab.goto(url)

@@ -27,8 +27,10 @@ const PAGE_SIZE = 100;
 type ListName = {
   [Name in keyof Operations]: Operations[Name] extends (...args: never) => Promise<Page<unknown>> ? Name : never;
 }[keyof Operations];
-type ItemOf<Name extends ListName> = Operations[Name] extends (...args: never) => Promise<Page<infer Item>> ? Item : never;
 type InputOf<Name extends ListName> = NonNullable<Parameters<Operations[Name]>[0]>;
+type ItemOf<Name extends ListName, Given> = Name extends 'listArticles' | 'readFeed'
+  ? Given extends { fields: string } ? ArticlePart : ListedArticle
+  : Operations[Name] extends (...args: never) => Promise<Page<infer Item>> ? Item : never;
 
 /** A list with all default fields, or with the fields that are requested. */
 interface ListArticles<Id extends 'list_articles' | 'read_feed'> {
@@ -91,13 +93,13 @@ export class Core {
   }
 
   /** Yield the items of all pages of a list: `each('listArticles', { tag: ['Engines'] })`. */
-  async *each<Name extends ListName>(
-    name: Name, input?: InputOf<Name>, options?: RequestOptions,
-  ): AsyncGenerator<ItemOf<Name>, void, undefined> {
+  async *each<Name extends ListName, Given extends InputOf<Name> = InputOf<Name>>(
+    name: Name, input?: Given, options?: RequestOptions,
+  ): AsyncGenerator<ItemOf<Name, Given>, void, undefined> {
     const operation: OperationInfo = operationTable[name];
     const parameters: Record<string, unknown> = { limit: PAGE_SIZE, ...input };
     for (;;) {
-      const page = (await this.call(operation, parameters, options)) as Page<ItemOf<Name>>;
+      const page = (await this.call(operation, parameters, options)) as Page<ItemOf<Name, Given>>;
       yield* page;
       if (operation.pages === 'skip') {
         if (page.length < Number(parameters['limit'])) return;
@@ -137,6 +139,7 @@ export class Core {
   ): Promise<unknown> {
     const { body, ...parameters } = input;
     const headers = new Headers(options.headers);
+    if (!operation.raw && !headers.has('Accept')) headers.set('Accept', 'application/json');
     if (options.ifMatch) headers.set('If-Match', options.ifMatch);
     const key = operation.key && (options.idempotencyKey ?? crypto.randomUUID());
     if (key) headers.set('Idempotency-Key', key);

@@ -66,7 +66,7 @@ test('an error that is not one of the API has an unknown code', async () => {
 test('each yields the items of all pages, by cursor and by skip', async () => {
   for (const title of ['One', 'Two', 'Three']) await publish(title);
   const titles: string[] = [];
-  for await (const article of api.each('listArticles', { tag: [user.username], limit: 2 })) titles.push(article.title!);
+  for await (const article of api.each('listArticles', { tag: [user.username], limit: 2 })) titles.push(article.title);
   assert.deepEqual(titles, ['Three', 'Two', 'One']);
   const page = await api.listArticles({ tag: [user.username], limit: 2, count: true });
   const [first]: ListedArticle[] = page;
@@ -195,7 +195,7 @@ test('other media types are returned as the response', async () => {
   const imported = await api.importArticles(
     { body: JSON.stringify({ title: 'Imported', content: 'Text.' }), dry_run: true }, { contentType: 'application/x-ndjson' },
   );
-  assert.equal(imported.created, 1);
+  assert.equal(imported.dry_run, true);
 });
 
 test('an API key is sent as the token', async () => {

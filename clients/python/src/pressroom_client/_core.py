@@ -133,7 +133,9 @@ def prepare(
 ) -> Call:
     """Return the request of an operation. A POST that accepts a key gets a new one."""
     names = {name: quote(str(value), safe="") for name, value in (path or {}).items()}
-    headers = {"If-Match": if_match} if if_match else {}
+    headers = {} if operation.raw else {"Accept": "application/json"}
+    if if_match:
+        headers["If-Match"] = if_match
     if operation.key:
         headers["Idempotency-Key"] = idempotency_key or str(uuid.uuid4())
     options: dict[str, Any] = {}
