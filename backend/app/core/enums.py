@@ -111,3 +111,24 @@ class ExportFormat(StrEnum):
     """Pressroom's own format, which loses nothing."""
     MARKDOWN = "markdown"
     GHOST = "ghost"
+
+
+class EventKind(StrEnum):
+    """What happened, as integrations are told. Events of articles are of public ones."""
+
+    ARTICLE_PUBLISHED = "article.published"
+    ARTICLE_UPDATED = "article.updated"
+    ARTICLE_UNPUBLISHED = "article.unpublished"
+    ARTICLE_DELETED = "article.deleted"
+    """A public article went to the trash."""
+    ARTICLE_SCHEDULED = "article.scheduled"
+    """The moment of a scheduled article was reached; comes with ARTICLE_PUBLISHED."""
+    COMMENT_CREATED = "comment.created"
+    """A comment became visible, at once or by approval."""
+    COMMENT_HELD = "comment.held"
+    """A comment waits for approval."""
+    COMMENT_DELETED = "comment.deleted"
+    """A comment was deleted or hidden."""
+    USER_CREATED = "user.created"
+    USER_DISABLED = "user.disabled"
+    MEDIA_CREATED = "media.created"

@@ -28,6 +28,7 @@ from app.models.community.favorite import ArticleCounts, Favorite
 from app.models.community.follow import Block, Follow, UserCounts
 from app.models.community.report import Report
 from app.models.idempotency_key import IdempotencyKey
+from app.models.integrations.event import Event
 from app.models.job_run import JobRun
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.mail import Mail
@@ -49,6 +50,7 @@ __all__ = [
     "Comment",
     "DiscardedFolder",
     "DraftFormerSlug",
+    "Event",
     "Favorite",
     "FirstStart",
     "Follow",
