@@ -1,0 +1,1 @@
+"""Routes for integrations: streams and sockets."""
