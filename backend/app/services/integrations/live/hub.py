@@ -62,7 +62,7 @@ MAX_BACKOFF_SECONDS = 30.0
 RETRY_MS = (1_000, 15_000)
 """The range of the time after which clients come back. It spreads their reconnects."""
 
-Position: TypeAlias = "changes.ChangesPosition | comments.CommentsPosition"
+Position: TypeAlias = changes.ChangesPosition | comments.CommentsPosition
 Audience: TypeAlias = Callable[[Subscription], tuple[Message, ...]]
 
 
@@ -126,6 +126,7 @@ class Live:
         """Who sees the editors of an article; the value is the id of its author."""
         self.presence = presence.Presence()
         self._tasks: list[asyncio.Task[None]] = []
+        self._delivery: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._unchecked: set[int] = set()
         self._checks_all = False
@@ -215,7 +216,6 @@ class Live:
         if not self._connections:
             for task in self._tasks:
                 task.cancel()
-            self._tasks = []
 
     # --- subscriptions
 
@@ -300,17 +300,22 @@ class Live:
     # --- tasks, while there are connections
 
     def _start(self) -> None:
-        if not self._tasks and self._database is not None:
+        database = self.database
+        if not self._tasks or self._tasks[0].cancelling() or self._tasks[0].done():
             self._tasks = [
-                asyncio.create_task(self._listen(self._database), name="live listener"),
-                asyncio.create_task(self._deliver(self._database), name="live delivery"),
+                asyncio.create_task(self._listen(database), name="live listener"),
                 asyncio.create_task(self._watch_clients(), name="live clients"),
             ]
+        if self._delivery is None or self._delivery.done():
+            self._delivery = asyncio.create_task(self._deliver(database), name="live delivery")
 
     async def _stop(self) -> None:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
+        if self._delivery is not None:
+            self._delivery.cancel()
+            tasks.append(self._delivery)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, database: Database) -> None:
@@ -353,7 +358,7 @@ class Live:
         loop = asyncio.get_running_loop()
         checked_at = repeated_at = loop.time()
         has_failed = False
-        while True:
+        while self._connections:  # not cancelled, so that no query is interrupted
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
