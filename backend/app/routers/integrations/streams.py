@@ -161,6 +161,7 @@ def _closing_event(closing: Closing) -> bytes:
 
 @router.get(
     "/stream",
+    status_code=200,
     response_class=EventStream,
     responses={
         200: {
