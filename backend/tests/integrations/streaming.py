@@ -156,14 +156,17 @@ class LiveServer:
             yield opened
 
     @classmethod
-    async def start(cls, settings: Settings) -> Self:
+    async def start(cls, settings: Settings, *, send_buffer: int | None = None) -> Self:
         app = create_app(settings)
         config = Config(app, http=PressroomProtocol, ws="none", log_config=None, lifespan="on")
+        config.load()
         server = DrainingServer(config)
+        server.lifespan = config.lifespan_class(config)
         listener = socket.create_server((HOST, 0))
-        task = asyncio.create_task(server._serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0)
+        if send_buffer is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        await server.startup(sockets=[listener])
+        task = asyncio.create_task(_serve(server, listener))
         port = listener.getsockname()[1]
         client = httpx.AsyncClient(
             base_url=f"http://{HOST}:{port}",
@@ -176,3 +179,8 @@ class LiveServer:
         self.server.should_exit = True
         await self.task
         await self.client.aclose()
+
+
+async def _serve(server: DrainingServer, listener: socket.socket) -> None:
+    await server.main_loop()
+    await server.shutdown([listener])

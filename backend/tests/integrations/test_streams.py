@@ -82,7 +82,8 @@ async def test_each_stream_misses_nothing_while_others_come_and_go(server: LiveS
 
     async def publish() -> None:
         for _ in range(12):
-            published.append((await new_article(server, author)).id)
+            article = await new_article(server, author)
+            published.append(article.id)
 
     async def follow() -> list[int]:
         found: list[int] = []
