@@ -53,6 +53,8 @@ NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 Handlers: TypeAlias = Mapping[str, Callable[[str], object]]
 """Functions by channel, which get the payload of each notification."""
 
+LISTENER = "pressroom listener"
+"""The `application_name` of connections that listen."""
 MAX_STATEMENT_SECONDS = 60
 """The highest `statement_timeout` that a unit of work may set for one statement."""
 COMMAND_TIMEOUT_MARGIN_SECONDS = 5
@@ -287,7 +289,9 @@ class _Listener:
 
 @asynccontextmanager
 async def _listen(url: str, settings: Settings, handlers: Handlers) -> AsyncIterator[Listener]:
-    connection = await _connect_to(url, settings)
+    options = _connect_options(settings, max_statement_seconds=0)
+    options["server_settings"]["application_name"] = LISTENER
+    connection = await connect_to(url, **options)
     try:
         listener = _Listener(connection, settings.database_connect_timeout)
         try:

@@ -5,7 +5,8 @@ import json
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -18,6 +19,7 @@ from app.db.session import Database
 from app.main import create_app
 from app.server.protocol import DrainingServer, PressroomProtocol
 from app.services.integrations.live.hub import Live
+from tests.declared import require_declared
 from tests.processes import DEADLINE, HOST
 
 PATH = "/changes/stream"
@@ -123,7 +125,6 @@ class LiveServer:
     listener: socket.socket
     task: "asyncio.Task[None]"
     client: httpx.AsyncClient
-    sockets: list[Any] = field(default_factory=list)
 
     @property
     def database(self) -> Database:
@@ -172,6 +173,7 @@ class LiveServer:
             base_url=f"http://{HOST}:{port}",
             timeout=DEADLINE,
             limits=httpx.Limits(max_connections=None),
+            event_hooks={"response": [partial(require_declared, app)]},
         )
         return cls(app, server, listener, task, client)
 

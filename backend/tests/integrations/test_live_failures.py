@@ -11,8 +11,10 @@ import pytest
 
 from app.core.config import Settings
 from app.core.enums import Role
+from app.db.session import LISTENER
 from app.routers.integrations import streams
 from app.services.integrations.live import connections, hub
+from app.services.integrations.live.presence import CHANNEL
 from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url
 from tests.factories import bearer, create_comment, create_user
@@ -20,13 +22,10 @@ from tests.integrations.streaming import PATH, LiveServer
 from tests.integrations.test_streams import new_article, new_user
 from tests.processes import DEADLINE, HOST
 
-END_LISTENERS = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND query IN ('SELECT 1') OR query LIKE 'LISTEN %'
-"""
-LISTENERS = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND query LIKE 'LISTEN %'
+LISTENERS = f"""
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = '{LISTENER}'
+    AND query LIKE ANY ('{{LISTEN %{CHANNEL}%,SELECT 1}}')
 """
 
 
@@ -48,7 +47,7 @@ async def connection(live_settings: Settings) -> "AsyncIterator[asyncpg.Connecti
 
 async def listening(connection: "asyncpg.Connection[Any]", count: int) -> None:
     async with asyncio.timeout(DEADLINE):
-        while await connection.fetchval(LISTENERS) != count:
+        while await connection.fetchval(f"SELECT count(*) {LISTENERS}") != count:
             pass
 
 
@@ -61,7 +60,7 @@ async def test_stream_survives_the_loss_of_the_listening_connection(
     async with server.stream() as stream:
         await stream.started()
         await listening(connection, 1)
-        await connection.execute(END_LISTENERS)
+        await connection.execute(f"SELECT pg_terminate_backend(pid) {LISTENERS}")
         missed = await new_article(server, author)
         assert (await stream.next()).data["article_id"] == missed.id
         await listening(connection, 1)
