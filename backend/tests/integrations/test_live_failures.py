@@ -285,6 +285,7 @@ async def test_idle_stream_has_heartbeats_with_its_cursor(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.01)
     async with server.stream() as stream:
         await stream.started()
         first, stream.last_id = stream.last_id, ""

@@ -1,10 +1,10 @@
 """Sockets: authentication, subscriptions, presence, bad input, and how they end."""
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
@@ -204,6 +204,16 @@ async def test_one_user_has_a_limited_number_of_sockets(server: LiveServer) -> N
         await each.__aexit__(None, None, None)
 
 
+async def test_sockets_without_a_token_are_counted(server: LiveServer) -> None:
+    sockets = [server.socket() for _ in range(12)]
+    for socket in sockets:
+        await socket.__aenter__()
+    async with server.socket() as refused:
+        assert await refused.closed() == (1013, "streams_full")
+    for each in sockets:
+        await each.__aexit__(None, None, None)
+
+
 async def test_one_socket_has_a_limited_number_of_subscriptions(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,8 +233,6 @@ async def test_one_socket_has_a_limited_number_of_subscriptions(
 
 async def test_token_in_the_url_is_refused(server: LiveServer) -> None:
     port = server.listener.getsockname()[1]
-    from websockets.asyncio.client import connect
-
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{port}/live?token=secret")
     assert refused.value.response.status_code == 400
@@ -255,4 +263,3 @@ async def test_commands_at_once_are_answered_in_turn(
             )
         answers = [(await socket.until("done"))["id"] for _ in range(200)]
     assert answers == list(range(200))
-    await asyncio.sleep(0)

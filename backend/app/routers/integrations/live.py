@@ -94,8 +94,9 @@ class _Socket:
         offered = self._socket.scope["subprotocols"]
         await self._socket.accept(PROTOCOL if PROTOCOL in offered else None)
         try:
-            token = await self._first_token(offered)
-            identity = await self._authenticate(token)
+            with self._live.arriving():
+                token = await self._first_token(offered)
+                identity = await self._authenticate(token)
             abort = self._socket.scope["extensions"].get(ABORT, lambda: None)
             self._connection = Connection("socket", identity, encode=_texts, abort=abort)
             with self._live.connected(self._connection, expires=token_end(token)):

@@ -95,6 +95,7 @@ class EventStream(Response):
         with self._live.connected(connection, expires=self._expires):
             await send(start)
             sending = asyncio.create_task(self._send(connection, send))
+            sending.add_done_callback(lambda task: task.cancelled() or task.exception() and abort())
             try:
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -116,16 +117,19 @@ class EventStream(Response):
             await self._send_missed(connection, send_part)
         except PressroomError as error:
             connection.close(closing_for(error))
-        topic = self._query.topic
         while connection.closing is None:
             chunk = await connection.next_chunk(HEARTBEAT_SECONDS)
             if chunk is not None:
                 await send_part(chunk)  # type: ignore[arg-type]  # `_events` returns bytes
             elif connection.closing is None:
-                # The id alone dispatches no event. The client keeps it as the last one.
-                await send_part(f": alive\nid: {self._live.cursor_of(topic)}\n\n".encode())
+                await send_part(self._heartbeat(connection))
         end = _closing_event(connection.closing)
         await send({"type": "http.response.body", "body": end, "more_body": False})
+
+    def _heartbeat(self, connection: Connection) -> bytes:
+        """Return a comment and the present id, which dispatches no event. The client keeps it."""
+        cursor = self._live.cursor_of(connection.subscriptions[0])
+        return b": alive\n\n" if cursor is None else f": alive\nid: {cursor}\n\n".encode()
 
     async def _send_missed(self, connection: Connection, send_part: Any) -> None:
         query = self._query

@@ -22,7 +22,7 @@ Chunk: TypeAlias = bytes | str
 class Subscription:
     """A topic of a connection."""
 
-    __slots__ = ("article_id", "connection", "is_live", "known", "topic")
+    __slots__ = ("article_id", "connection", "is_live", "known", "since", "topic")
 
     def __init__(self, connection: "Connection", topic: LiveTopic, article_id: int | None) -> None:
         self.connection, self.topic, self.article_id = connection, topic, article_id
@@ -30,6 +30,8 @@ class Subscription:
         """The position of what the subscriber read before; None for a new subscriber."""
         self.is_live = False
         """Whether the subscriber gets what is new."""
+        self.since = 0
+        """How many times everything new had been passed on before."""
 
 
 class Connection:

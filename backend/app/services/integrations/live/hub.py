@@ -9,7 +9,7 @@ Nothing runs while no stream or socket is open.
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias
@@ -92,6 +92,10 @@ class _Feed:
         """What was read, but not passed on yet."""
         self.batches = 0
         """How many batches were passed on. It tells whether one was in the meantime."""
+        self.passes = 0
+        """How many times everything new was passed on, also if there was nothing."""
+        self.cursor = ""
+        """The cursor after the last of these times."""
         self.lock = asyncio.Lock()
 
 
@@ -121,6 +125,8 @@ class Live:
         self._database: Database | None = None
         self._connections: dict[Connection, None] = {}
         self._by_user: dict[int, dict[Connection, None]] = defaultdict(dict)
+        self._kinds = Counter[str]()
+        self._arriving = 0
         self._feeds = {source: _Feed(source) for source in SOURCES}
         self._watching: dict[int, dict[Connection, int]] = defaultdict(dict)
         """Who sees the editors of an article; the value is the id of its author."""
@@ -184,11 +190,24 @@ class Live:
             self._by_user[identity.id][connection] = None
         self.renew(connection, expires)
         self._start()
+        self._kinds[connection.kind] += 1
         self._measure()
         try:
             yield
         finally:
             self._forget(connection)
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Count a socket that has not authenticated yet. Raises StreamsFull."""
+        if len(self._connections) + self._arriving >= self._max_connections:
+            _count_closed("full")
+            raise StreamsFull
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
 
     def renew(self, connection: Connection, expires: float | None) -> None:
         """Let a connection stay open until the Unix time `expires`."""
@@ -198,6 +217,7 @@ class Live:
 
     def _forget(self, connection: Connection) -> None:
         del self._connections[connection]
+        self._kinds[connection.kind] -= 1
         if connection.identity is not None:
             user_id = connection.identity.id
             self._by_user[user_id].pop(connection, None)
@@ -234,7 +254,7 @@ class Live:
             if feed.position is None:
                 feed.position = await feed.source.position.latest(reader)
         if position is None:
-            subscription.is_live = True
+            subscription.is_live, subscription.since = True, feed.passes
             yield [Message(subscription.topic, "", feed.position.cursor, b"")]
         while position is not None and not subscription.is_live:
             batches = feed.batches
@@ -246,12 +266,16 @@ class Live:
             # No batch was passed on meanwhile: the next ones have everything after this position.
             if not position.has_more and feed.batches == batches:
                 subscription.known, subscription.is_live = position, True
+                subscription.since = feed.passes
         self._wake.set()
 
-    def cursor_of(self, topic: LiveTopic) -> str:
-        """Return the cursor up to which all subscribers of a topic got everything."""
-        position = self._feeds[SOURCE_OF[topic]].position
-        return "" if position is None else position.cursor
+    def cursor_of(self, subscription: Subscription) -> str | None:
+        """Return a cursor up to which the subscriber has everything; None if none is known.
+
+        The second pass after the start began later, so it is not behind what was caught up.
+        """
+        feed = self._feeds[SOURCE_OF[subscription.topic]]
+        return feed.cursor if feed.passes >= subscription.since + 2 else None
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -351,7 +375,8 @@ class Live:
             self._wake.set()
 
     def _note_presence(self, payload: str) -> None:
-        self.presence.receive(payload, asyncio.get_running_loop().time())
+        with suppress(ValueError, LookupError, TypeError):  # of another release
+            self.presence.receive(payload, asyncio.get_running_loop().time())
         self._wake.set()
 
     async def _deliver(self, database: Database) -> None:
@@ -397,12 +422,14 @@ class Live:
             if position.has_more:
                 self._wake.set()
             if not found:
+                feed.passes, feed.cursor = feed.passes + 1, position.cursor
                 continue
             subscriptions = [each for each in feed.subscriptions if each.is_live]
             feed.batches += 1
             audience = await feed.source.find_audience(reader, found, subscriptions)
-            feed.pending = ()
+            feed.pending, cursor = (), position.cursor
             await self._send(subscriptions, audience)
+            feed.passes, feed.cursor = feed.passes + 1, cursor
             _observe(found)
 
     async def _send(self, subscriptions: Sequence[Subscription], audience: Audience) -> None:
@@ -466,9 +493,8 @@ class Live:
     def _measure(self) -> None:
         if (recorder := metrics.recorder()) is None:
             return
-        kinds = [each.kind for each in self._connections]
-        for kind in ("stream", "socket"):
-            recorder.set("pressroom_live_connections", kinds.count(kind), kind)
+        for kind, number in self._kinds.items():
+            recorder.set("pressroom_live_connections", number, kind)
         lost = self._lost_at
         gap = 0.0 if lost is None else asyncio.get_running_loop().time() - lost
         recorder.set("pressroom_live_listen_gap_seconds", gap)
