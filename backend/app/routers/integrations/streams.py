@@ -95,7 +95,9 @@ class EventStream(Response):
         with self._live.connected(connection, expires=self._expires):
             await send(start)
             sending = asyncio.create_task(self._send(connection, send))
-            sending.add_done_callback(lambda task: task.cancelled() or task.exception() and abort())
+            sending.add_done_callback(
+                lambda task: task.cancelled() or (task.exception() and abort())
+            )
             try:
                 while (await receive())["type"] != "http.disconnect":
                     pass
