@@ -95,9 +95,7 @@ class EventStream(Response):
         with self._live.connected(connection, expires=self._expires):
             await send(start)
             sending = asyncio.create_task(self._send(connection, send))
-            sending.add_done_callback(
-                lambda task: task.cancelled() or (task.exception() and abort())
-            )
+            sending.add_done_callback(lambda task: abort() if _has_failed(task) else None)
             try:
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -144,6 +142,10 @@ class EventStream(Response):
                 each.event if each.data else f"id: {each.cursor}\n\n".encode() for each in messages
             )
             await send_part(b"".join(parts))
+
+
+def _has_failed(task: "asyncio.Task[None]") -> bool:
+    return not task.cancelled() and task.exception() is not None
 
 
 def _nothing() -> None:
