@@ -330,6 +330,11 @@ class Settings(BaseSettings):
     max_import_bytes: PositiveInt = 1024 * 1024 * 1024
     """Maximum size of an import over HTTP, which is stored in a file until it ends."""
 
+    live_connections: NonNegativeInt = 5000
+    """Open streams and sockets of one process; 0: none."""
+    live_connections_per_user: PositiveInt = 50
+    """Those of one user, in one process."""
+
     limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
     """Limits that replace the defaults; None means no limit."""
 

@@ -138,3 +138,18 @@ class EventKind(StrEnum):
     USER_CREATED = "user.created"
     USER_DISABLED = "user.disabled"
     MEDIA_CREATED = "media.created"
+
+
+class LiveTopic(StrEnum):
+    """What a stream or a socket may subscribe to."""
+
+    CHANGES = "changes"
+    """Public changes of articles."""
+    FEED = "feed"
+    """Those of the users whom the subscriber follows."""
+    COMMENTS = "comments"
+    """The comments of an article."""
+    MODERATION = "moderation"
+    """Comments that wait for the subscriber's decision, or no longer wait."""
+    PRESENCE = "presence"
+    """Who edits an article. Only sockets have it."""
