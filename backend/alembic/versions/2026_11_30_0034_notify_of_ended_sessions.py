@@ -10,7 +10,7 @@ Revises: 0033
 from alembic import op
 
 revision = "0034"
-down_revision = "0033"
+down_revision = "0033b"
 branch_labels = None
 depends_on = None
 
