@@ -132,7 +132,7 @@ class PressroomWorker(UvicornWorker):
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": PressroomProtocol,
-        "ws": "none",  # its library would take 6 MB in each worker
+        "ws": "none",  # PressroomProtocol decides
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
@@ -170,7 +170,8 @@ def when_ready(server: Arbiter) -> None:
     """Freeze the loaded objects. Log the URLs of pages, and the connections to PostgreSQL."""
     gc.collect()
     gc.freeze()  # collections in the workers then do not copy these shared pages
-    connections = 2 * SETTINGS.database_pool_size * workers
+    # One more listens for events while streams are open.
+    connections = (2 * SETTINGS.database_pool_size + 1) * workers
     server.log.info(
         f"{counted(workers, 'worker')}, up to {connections} connections to PostgreSQL for each"
         " replica"

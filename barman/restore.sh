@@ -5,6 +5,7 @@ set -euo pipefail
 fail() { echo "$1" >&2 && exit 1; }
 [ $# -eq 1 ] || fail "Pass the moment, such as '2026-11-30 04:15:00+00', or latest"
 /usr/local/lib/pressroom/configure.sh
+. /usr/local/lib/pressroom/partial.sh
 home=/var/lib/barman
 ! pg_isready --quiet --host db --timeout 3 || fail "The database is running: run \`docker compose stop backend db barman\`"
 mkdir -p $home
@@ -12,7 +13,8 @@ exec 9>>$home/.pressroom-receive-wal.lock
 flock --nonblock 9 || fail "Barman is running: run \`docker compose stop barman\`"
 exec 9>&-
 
-target=()
+# Also without a moment, the WAL is read from the folder that has the incomplete file, on a timeline of its own.
+target=(--target-tli latest)
 if [ "$1" != latest ]; then
   moment=$(date --date "$1" +%s 2>/dev/null) || fail "$1 is not a time: write it as '2026-11-30 04:15:00+00'"
   [ "$moment" -le "$(date +%s)" ] || fail "$1 is in the future"
@@ -30,17 +32,16 @@ if ! barman restore "${target[@]}" pressroom "$([ "$1" = latest ] && echo latest
   oldest=$(barman list-backups --minimal pressroom | tail -n 1)
   fail "Barman cannot restore $1. The oldest moment is the end of the base backup ${oldest:-(there is none)}"
 fi
-# What the receiver had of the last file.
-for partial in $home/pressroom/streaming/*.partial; do
-  [ -e "$partial" ] || continue
+# What the receiver had of the last file, also before it began again.
+for partial in $home/pressroom/streaming/*.partial $home/partial/*.partial; do
+  name=$PGDATA/barman_wal/$(basename "$partial" .partial)
+  [ -e "$partial" ] && [ ! -e "$name" ] || continue
   mkdir -p "$PGDATA/barman_wal"
-  name=${partial##*/}
-  cp "$partial" "$PGDATA/barman_wal/${name%.partial}"
+  cp "$partial" "$name"
 done
 trap - EXIT
 # The restored database continues on another timeline. Barman begins there with a base backup.
-mkdir -p $home/before-$now
-find $home/pressroom/streaming -type f -exec mv -t $home/before-$now {} +
+keep_partial
 touch $home/backup-needed
 echo "Restored: start db, migrate, run after-restore, then start the others (docs/operations/backup.md)"
 [ ! -e "$former" ] || echo "The former files are in $former of the volume db-data"

@@ -3,6 +3,7 @@
 # receiver, files what it received, and deletes what the retention policy does not need.
 set -uo pipefail
 /usr/local/lib/pressroom/configure.sh || exit 1
+. /usr/local/lib/pressroom/partial.sh
 trap 'exit 0' TERM INT
 home=/var/lib/barman
 
@@ -12,11 +13,13 @@ slot() {
     'host=db user=pressroom_barman dbname=postgres passfile=/tmp/pgpass'
 }
 
-# The server marks a slot as lost if it would hold back more than BARMAN_MAX_WAL. It is useless then.
+# The server no longer has the WAL that follows the archive: it marks a slot as lost if that would hold back more than
+# BARMAN_MAX_WAL, and a receiver with a new slot fails at once, before the slot has a position.
 replace_lost_slot() {
-  [ "$(slot wal_status)" = lost ] || return
-  echo "WAL is missing in the archive: the receiver was away for too long. Starting again with a new base backup" >&2
-  barman receive-wal --drop-slot pressroom && rm -f $home/pressroom/streaming/* && touch $home/backup-needed
+  [ "$(slot "wal_status = 'lost' OR (NOT active AND restart_lsn IS NULL)")" = t ] || return
+  echo "WAL is missing in the archive: the server no longer has it. Starting again with a new base backup" >&2
+  barman --quiet archive-wal pressroom
+  barman receive-wal --drop-slot pressroom && keep_partial && touch $home/backup-needed
 }
 
 is_due() {

@@ -11,6 +11,7 @@
     make bench ARGS=metrics           what metrics cost, three minutes
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
     make bench ARGS=writing           creating articles, comments, favorites; refreshes
+    make bench ARGS=realtime          open streams: memory, delay, reads beside them
     make bench ARGS=searching         searches of common words, beside a former revision
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
@@ -38,6 +39,7 @@ import hotpath
 import imports
 import metrics
 import reads
+import realtime
 import searching
 import writing
 from app.core.config import PROJECT_DIR, get_settings
@@ -231,6 +233,7 @@ def main(arguments: Sequence[str]) -> int:
             "beside": beside,
             "metrics": metrics,
             "reads": reads,
+            "realtime": realtime,
             "writing": writing,
         }
         if part in parts:

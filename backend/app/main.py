@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
@@ -34,6 +35,7 @@ from app.db.session import Database
 from app.http import middleware, openapi, tracing
 from app.http.errors import register_error_handlers
 from app.http.reads import find_reads_directly
+from app.http.streaming import DRAIN
 from app.jobs.background import create_jobs, run_jobs, work_by_name
 from app.jobs.measuring import measured
 from app.routers import (
@@ -63,10 +65,11 @@ from app.routers.accounts import (
 from app.routers.articles import articles, changes, previews, revisions, search, tags, trash
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
-from app.routers.integrations import documents, mcp
+from app.routers.integrations import documents, live, mcp, streams, webhooks
 from app.routers.media import media
 from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
+from app.services.integrations.live.hub import Live
 from app.services.job_runs import RequestedRuns
 from app.services.media.storage import open_storage
 from app.web import application as pages
@@ -106,6 +109,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "redirects", "description": "Old addresses of imported articles."},
+    {"name": "webhooks", "description": "Subscriptions to events, and their deliveries."},
     {"name": "administration", "description": "What operators see and do, as administrators."},
     {"name": "health", "description": "Health checks for orchestrators."},
     {"name": "index", "description": "What this server is, and where its documentation is."},
@@ -122,6 +126,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     profiles,
     feeds,
     changes,
+    streams,
     media,
     previews,
     revisions,
@@ -136,11 +141,13 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     credentials,
     api_keys,
     addresses,
+    webhooks,
     administration,
     keys,
     documents,
     health,
     index,
+    live,
 )
 
 
@@ -153,7 +160,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         logger.warning(message)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         prepare_hashing()
         async with embedded_database(settings) as resolved:
             database = app.state.database = Database.from_settings(resolved)
@@ -167,8 +174,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 measured(database),
                 maintenance.following(database, state),
                 run_jobs(jobs, app.state.jobs, database=database, wait=state.wait_for_end),
+                app.state.live.serving(database),
             ):
-                yield
+                yield {DRAIN: app.state.live.drain}
                 await app.state.imports.stop()
                 await app.state.requested_runs.stop()
             await database.dispose()
@@ -194,6 +202,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.work_by_name = lambda database: work_by_name(create_jobs(settings, database))
     app.state.requested_runs = RequestedRuns()
     app.state.maintenance = MaintenanceState()
+    app.state.live = Live(
+        max_connections=settings.live_connections, max_per_user=settings.live_connections_per_user
+    )
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
     middleware.install(
         app,

@@ -400,6 +400,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "changes": "articles, changes, imported_records",
     "comments": "comments",
     "discarded_folders": "uploads",
+    "events": "articles, changes, comments, registrations, uploads; kept for two weeks",
     "favorites": "reactions",
     "first_start": "one",
     "follows": "reactions",

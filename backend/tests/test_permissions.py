@@ -146,6 +146,7 @@ EXPECTED = {
     "PUT /users/{user_id}/addresses/{address_id}": owner_or_admin(200, body=ADDRESS),
     "DELETE /users/{user_id}/addresses/{address_id}": owner_or_admin(204),
     "GET /changes": everyone(200),
+    "GET /changes/stream": everyone_with_valid_token(200),
     "GET /feed.xml": everyone(200),
     "GET /atom.xml": everyone(200),
     "GET /feed.json": everyone(200),

@@ -13,7 +13,7 @@ if [ -z "${EDGE_ATTEMPTS_PER_MINUTE:-}" ]; then
   [ "${ENVIRONMENT:-}" != development ] || EDGE_ATTEMPTS_PER_MINUTE=60000
 fi
 for name in MAX_BODY_BYTES ACCESS_LOG_PERCENT EDGE_CACHE_MEGABYTES EDGE_REQUESTS_PER_SECOND EDGE_ATTEMPTS_PER_MINUTE \
-  EDGE_UPLOADS_PER_MINUTE EDGE_LARGE_BODIES_PER_MINUTE; do
+  EDGE_UPLOADS_PER_MINUTE EDGE_LARGE_BODIES_PER_MINUTE EDGE_STREAMS_PER_ADDRESS; do
   eval "value=\${$name:-}"
   case $value in
     '' | *[!0-9]* | 0*)
@@ -53,6 +53,7 @@ rm -rf "$new"
 mkdir -p "$new/conf.d"
 cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
 envsubst '$EDGE_ATTEMPTS_BURST' </release/snippets/limits.conf >"$new/snippets/limits.conf"
+envsubst '$EDGE_STREAMS_PER_ADDRESS' </release/snippets/site.conf >"$new/snippets/site.conf"
 sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
 sh /release/scripts/origins.sh >"$new/conf.d/origins.inc"
 # For requests of withdraw.sh to the backend.

@@ -88,9 +88,7 @@ class Viewer(SecurityBase):
         if token is None:
             return None
         database: Database = request.app.state.database
-        if token.startswith(API_KEY_PREFIX):
-            return await _by_api_key(token, database, self._scopes)
-        return await _find_by_session(token, database)
+        return await viewer_of(token, database, self._scopes)
 
 
 @raises(NotAuthenticated, *_TOKEN_ERRORS)
@@ -102,6 +100,16 @@ class RequiredViewer(Viewer):
         if viewer is None:
             raise NotAuthenticated
         return viewer
+
+
+async def viewer_of(token: str, database: Database, scopes: Sequence[str]) -> Identity:
+    """Return the user of a token; an API key needs the scopes.
+
+    Raises InvalidToken, TokenExpired, TokenRevoked, InsufficientScope, SessionRequired.
+    """
+    if token.startswith(API_KEY_PREFIX):
+        return await _by_api_key(token, database, scopes)
+    return await _find_by_session(token, database)
 
 
 async def _find_by_session(token: str, database: Database) -> Identity:
@@ -288,3 +296,9 @@ RequiredAddressesViewer = Annotated[
 """The user who reads addresses."""
 AddressesActor = Annotated[Identity, Security(actor, scopes=[Scope.ADDRESSES_WRITE])]
 """The user who changes addresses."""
+RequiredWebhooksViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.WEBHOOKS_READ)
+]
+"""The user who reads webhooks and their deliveries."""
+WebhooksActor = Annotated[Identity, Security(actor, scopes=[Scope.WEBHOOKS_WRITE])]
+"""The user who creates, changes or tests webhooks."""

@@ -1,10 +1,21 @@
 """Identities: the user behind a valid token, read in one indexed query."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    any_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
@@ -259,6 +270,49 @@ async def recheck(
     if isinstance(connection, AsyncSession):
         _require_shared(row.may_write)
     return found
+
+
+_VALID_SESSIONS = (
+    select(*_USER, UserSession.id.label("session_id"))
+    .join(UserSession, UserSession.user_id == User.id)
+    .where(
+        UserSession.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
+        UserSession.revoked_at.is_(None),
+        UserSession.expires_at > bindparam("now", type_=DateTime(timezone=True)),
+        User.is_active,
+    )
+)
+_VALID_KEYS = (
+    select(*_USER, ApiKey.id.label("api_key_id"), ApiKey.scopes)
+    .join(ApiKey, ApiKey.user_id == User.id)
+    .where(
+        ApiKey.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
+        or_(
+            ApiKey.expires_at.is_(None),
+            ApiKey.expires_at > bindparam("now", type_=DateTime(timezone=True)),
+        ),
+        User.is_active,
+    )
+)
+
+
+async def find_valid(
+    reader: Reader, identities: Iterable[Identity]
+) -> dict[tuple[int | None, int | None], Identity]:
+    """Read identities again. Return those that are still valid, by session and API key."""
+    found = list(identities)
+    sessions = {each.session_id for each in found if each.session_id is not None}
+    keys = {each.api_key_id for each in found if each.api_key_id is not None}
+    now = clock.now()
+    valid: dict[tuple[int | None, int | None], Identity] = {}
+    if sessions:
+        for row in await reader.execute(_VALID_SESSIONS, {"ids": list(sessions), "now": now}):
+            valid[row.session_id, None] = _identity(row, session_id=row.session_id)
+    if keys:
+        for row in await reader.execute(_VALID_KEYS, {"ids": list(keys), "now": now}):
+            credential = {"api_key_id": row.api_key_id, "scopes": frozenset(row.scopes)}
+            valid[None, row.api_key_id] = _identity(row, **credential)
+    return valid
 
 
 async def share_account(session: AsyncSession, *, user_id: int) -> None:

@@ -148,6 +148,13 @@ def read_access_token(token: str) -> AccessClaims:
     return verified.claims
 
 
+def access_token_end(token: str) -> int:
+    """Return the Unix time at which an access token expires. Raises InvalidToken."""
+    settings = get_settings()
+    key_ids = tuple(signing_keys().by_id)
+    return _verify_token(token, key_ids, settings.jwt_issuer, settings.jwt_audience).expires
+
+
 class _VerifiedToken(NamedTuple):
     """Claims of a token with a valid signature. Times are Unix seconds and not yet checked."""
 

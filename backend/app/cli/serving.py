@@ -78,7 +78,7 @@ def serve(
         reload=reload,
         reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
         http=PressroomProtocol,
-        ws="none",
+        ws="none",  # PressroomProtocol decides
         # There is no proxy, and uvicorn trusts X-Forwarded-For from this machine by default. Local
         # clients could then choose the address for which login attempts are counted.
         proxy_headers=False,

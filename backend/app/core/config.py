@@ -288,6 +288,11 @@ class Settings(BaseSettings):
     mail_timeout: Annotated[float, Field(gt=0, le=90)] = 60.0
     """Seconds for the delivery of one mail; less than mail_delivery.CLAIM_DURATION."""
 
+    webhook_connections: Annotated[int, Field(ge=2)] = 16
+    """Messages that one process sends to webhooks at the same time."""
+    webhook_private_addresses: bool = False
+    """Whether webhooks may have private addresses, for development and receivers beside it."""
+
     site_title: str = "Pressroom"
     site_description: str = ""
     """The description of feeds."""
@@ -324,6 +329,11 @@ class Settings(BaseSettings):
     """Maximum duration of one import, export or upload."""
     max_import_bytes: PositiveInt = 1024 * 1024 * 1024
     """Maximum size of an import over HTTP, which is stored in a file until it ends."""
+
+    live_connections: NonNegativeInt = 5000
+    """Open streams and sockets of one process; 0: none."""
+    live_connections_per_user: PositiveInt = 50
+    """Those of one user, in one process."""
 
     limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
     """Limits that replace the defaults; None means no limit."""

@@ -25,6 +25,8 @@ class Scope(StrEnum):
     ADDRESSES_WRITE = "addresses:write"
     COMMUNITY_READ = "community:read"
     COMMUNITY_WRITE = "community:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 SCOPE_DESCRIPTIONS = {
@@ -39,6 +41,8 @@ SCOPE_DESCRIPTIONS = {
     Scope.ADDRESSES_WRITE: "Add, change and delete your addresses",
     Scope.COMMUNITY_READ: "Read comments, profiles, favorites and reports as this user",
     Scope.COMMUNITY_WRITE: "Follow, favorite, comment, moderate and report",
+    Scope.WEBHOOKS_READ: "List your webhooks and their deliveries",
+    Scope.WEBHOOKS_WRITE: "Create, change, test and delete your webhooks, which get your events",
 }
 
 
@@ -113,3 +117,39 @@ class ExportFormat(StrEnum):
     """Pressroom's own format, which loses nothing."""
     MARKDOWN = "markdown"
     GHOST = "ghost"
+
+
+class EventKind(StrEnum):
+    """What happened, as integrations are told. Events of articles are of public ones."""
+
+    ARTICLE_PUBLISHED = "article.published"
+    ARTICLE_UPDATED = "article.updated"
+    ARTICLE_UNPUBLISHED = "article.unpublished"
+    ARTICLE_DELETED = "article.deleted"
+    """A public article went to the trash."""
+    ARTICLE_SCHEDULED = "article.scheduled"
+    """The moment of a scheduled article was reached; comes with ARTICLE_PUBLISHED."""
+    COMMENT_CREATED = "comment.created"
+    """A comment became visible, at once or by approval."""
+    COMMENT_HELD = "comment.held"
+    """A comment waits for approval."""
+    COMMENT_DELETED = "comment.deleted"
+    """A comment was deleted or hidden."""
+    USER_CREATED = "user.created"
+    USER_DISABLED = "user.disabled"
+    MEDIA_CREATED = "media.created"
+
+
+class LiveTopic(StrEnum):
+    """What a stream or a socket may subscribe to."""
+
+    CHANGES = "changes"
+    """Public changes of articles."""
+    FEED = "feed"
+    """Those of the users whom the subscriber follows."""
+    COMMENTS = "comments"
+    """The comments of an article."""
+    MODERATION = "moderation"
+    """Comments that wait for the subscriber's decision, or no longer wait."""
+    PRESENCE = "presence"
+    """Who edits an article. Only sockets have it."""

@@ -129,6 +129,13 @@ class CrossSiteRequest(NotAuthorized):
     message = "Signing in from this origin is not allowed; add the origin to CORS_ORIGINS"
 
 
+class CrossSiteSocket(NotAuthorized):
+    """A page of an origin that is not in CORS_ORIGINS opens a WebSocket."""
+
+    code = "cross_site_socket"
+    message = "Sockets of this origin are not allowed; add the origin to CORS_ORIGINS"
+
+
 class PasswordRequired(NotAuthorized):
     code = "password_required"
     message = "Changing your email requires your password"
@@ -195,6 +202,14 @@ class ApiKeyNotFound(NotFound):
     code, message = "api_key_not_found", "API key not found"
 
 
+class WebhookNotFound(NotFound):
+    code, message = "webhook_not_found", "Webhook not found"
+
+
+class DeliveryNotFound(NotFound):
+    code, message = "delivery_not_found", "Delivery not found"
+
+
 class TagNotFound(NotFound):
     code, message = "tag_not_found", "Tag not found"
 
@@ -247,6 +262,13 @@ class RequestTimedOut(PressroomError):
     code, message = "request_timed_out", "The transfer took too long"
 
 
+class SlowReader(RequestTimedOut):
+    """A stream or a socket was closed, because its client did not read."""
+
+    code = "slow_reader"
+    message = "You did not read fast enough; connect again with the last cursor"
+
+
 class Conflict(PressroomError):
     code, message = "conflict", "The change conflicts with stored data"
 
@@ -277,6 +299,14 @@ class SecondFactorNotEnabled(Conflict):
 
 class TooManyApiKeys(Conflict):
     code, message = "too_many_api_keys", "Delete an API key before you create another"
+
+
+class TooManyWebhooks(Conflict):
+    code, message = "too_many_webhooks", "Delete a webhook before you create another"
+
+
+class DeliveryPending(Conflict):
+    code, message = "delivery_pending", "The delivery is pending: it is sent anyway"
 
 
 class TooManyPreviewLinks(Conflict):
@@ -429,6 +459,14 @@ class TooManyAtOnce(PressroomError):
     retry_after = 1
 
 
+class TooManyConnections(TooManyAtOnce):
+    """The user has too many streams and sockets."""
+
+    code = "too_many_connections"
+    message = "You have too many open streams and sockets; close one first"
+    retry_after = 10
+
+
 class LimitReached(PressroomError):
     """RFC 6585 §4: a rate limit is reached; `limit` in the body is its kind."""
 
@@ -466,3 +504,16 @@ class UnderMaintenance(ServiceUnavailable):
 
     code, message = "maintenance", "The server is in maintenance; changes are not possible"
     retry_after = 60
+
+
+class StreamsFull(ServiceUnavailable):
+    """The process has as many streams and sockets as LIVE_CONNECTIONS allows."""
+
+    code, message = "streams_full", "This server has no room for more streams; try again later"
+
+
+class ServerStopping(ServiceUnavailable):
+    """A stream or a socket ends, because the process stops. Another one is ready."""
+
+    code, message = "server_stopping", "The server restarts; connect again"
+    retry_after = 1

@@ -45,8 +45,14 @@ COUNTERS: Mapping[str, Definition] = {
     "pressroom_job_rows_total": Definition(
         "Rows or files that background jobs changed, or mails that they sent", ("job",)
     ),
+    "pressroom_webhook_attempts_total": Definition(
+        "Attempts to deliver to webhooks by result: ok, failed", ("result",)
+    ),
     "pressroom_logins_total": Definition("Logins by result: ok, refused, limited", ("result",)),
     "pressroom_limited_requests_total": Definition("Requests refused by a limit", ("limit",)),
+    "pressroom_live_closed_total": Definition(
+        "Streams and sockets that the server refused or closed, by reason", ("reason",)
+    ),
 }
 HISTOGRAMS: Mapping[str, Definition] = {
     "pressroom_http_request_duration_seconds": Definition(
@@ -57,6 +63,9 @@ HISTOGRAMS: Mapping[str, Definition] = {
     ),
     "pressroom_thread_wait_seconds": Definition(
         "Time that work waits for a thread of a queue", ("queue",)
+    ),
+    "pressroom_live_delay_seconds": Definition(
+        "Time from a change until the streams of a process have it in their queues"
     ),
     "pressroom_event_loop_delay_seconds": Definition(
         "How much later than planned the event loop wakes up"
@@ -75,6 +84,12 @@ GAUGES: Mapping[str, Definition] = {
     ),
     "pressroom_thread_queue": Definition(
         "Work that waits for a thread or runs in it", ("queue",), "livesum"
+    ),
+    "pressroom_live_connections": Definition(
+        "Open connections: stream, socket", ("kind",), "livesum"
+    ),
+    "pressroom_live_listen_gap_seconds": Definition(
+        "How long a process has not listened to events; 0 while it listens", (), "livemax"
     ),
     "pressroom_process_resident_memory_bytes": Definition(
         "Memory of all workers; pages that they share count for each", (), "livesum"
@@ -99,6 +114,7 @@ SHARED: Mapping[str, Definition] = {
     "pressroom_outbox_oldest_age_seconds": Definition(
         "Age of the oldest queued message; 0 without one", ("kind",)
     ),
+    "pressroom_webhooks": Definition("Webhooks by state: working, failing, disabled", ("state",)),
     "pressroom_media_bytes": Definition("Bytes of all images"),
     "pressroom_articles": Definition(
         "Articles by state: published, scheduled, drafts, archived, trash", ("state",)

@@ -4,11 +4,12 @@ A unit of work writes with an ORM session and commits everything or nothing. A r
 single statements, each in its own transaction (app.db.reading).
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import asyncpg
 from pydantic_core import from_json, to_json
@@ -49,6 +50,11 @@ BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 """Arguments for FOR NO KEY UPDATE: rows that reference the locked row can still be inserted."""
 
+Handlers: TypeAlias = Mapping[str, Callable[[str], object]]
+"""Functions by channel, which get the payload of each notification."""
+
+LISTENER = "pressroom listener"
+"""The `application_name` of connections that listen."""
 MAX_STATEMENT_SECONDS = 60
 """The highest `statement_timeout` that a unit of work may set for one statement."""
 COMMAND_TIMEOUT_MARGIN_SECONDS = 5
@@ -58,6 +64,13 @@ BEFORE_COMMIT = "before_commit"
 """Key in `session.info` of a list of functions, which are called with the session."""
 COMMIT_LOG = "commit_log"
 """Key in `session.info` of the lines to log after the commit."""
+
+
+class Listener(Protocol):
+    """A connection that listens to channels of NOTIFY."""
+
+    async def check(self, seconds: float) -> None:
+        """Return after `seconds`, if the connection works. Raises ServiceUnavailable."""
 
 
 def log_lines(lines: Sequence[str]) -> None:
@@ -79,6 +92,7 @@ class Database:
         reader: Reader,
         connect_to_primary: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
         hold_lock: Callable[[int], AbstractAsyncContextManager[bool]],
+        listen: "Callable[[Handlers], AbstractAsyncContextManager[Listener]] | None" = None,
         primary: Reader | None = None,
         dispose: Callable[[], Awaitable[None]] | None = None,
         pool_states: Callable[[], Mapping[str, PoolState]] = dict,
@@ -92,6 +106,7 @@ class Database:
         self._sessions = sessions
         self._connect_to_primary = connect_to_primary
         self._hold_lock = hold_lock
+        self._listen = listen
         self._dispose = dispose
         self.pool_states = pool_states
         """Returns the states of the pools `write` and `read`."""
@@ -121,6 +136,7 @@ class Database:
             reader=Reader(pool, echo=settings.debug),
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
             hold_lock=partial(_hold_lock, settings.database_url, settings),
+            listen=partial(_listen, settings.database_url, settings),
             primary=Reader(EnginePool(engine), echo=settings.debug, pool_name="write"),
             dispose=dispose,
             pool_states=pool_states,
@@ -162,6 +178,18 @@ class Database:
         """
         async with self._hold_lock(lock) as is_held:
             yield is_held
+
+    @asynccontextmanager
+    async def listening(self, handlers: Handlers) -> AsyncIterator[Listener]:
+        """Listen to channels of NOTIFY on a connection of its own while the block runs.
+
+        Each handler gets the payloads of its channel. Raises ServiceUnavailable when the connection
+        fails. Notifications are lost until the next one listens.
+        """
+        if self._listen is None:
+            raise ServiceUnavailable
+        async with self._listen(handlers) as listener:
+            yield listener
 
     async def dispose(self) -> None:
         """Close every pooled connection."""
@@ -239,6 +267,44 @@ async def _hold_lock(url: str, settings: Settings, lock: int) -> AsyncIterator[b
         yield is_held
     finally:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=settings.database_connect_timeout)
+
+
+class _Listener:
+    def __init__(self, connection: "asyncpg.Connection[Any]", timeout_seconds: float) -> None:
+        self._connection = connection
+        self._timeout_seconds = timeout_seconds
+        self._ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: self._ended.set())
+
+    async def check(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        try:
+            await self._connection.execute("SELECT 1", timeout=self._timeout_seconds)
+        except (*DRIVER_ERRORS, TimeoutError) as error:
+            raise ServiceUnavailable from error
+
+
+@asynccontextmanager
+async def _listen(url: str, settings: Settings, handlers: Handlers) -> AsyncIterator[Listener]:
+    options = _connect_options(settings, max_statement_seconds=0)
+    options["server_settings"]["application_name"] = LISTENER
+    connection = await connect_to(url, **options)
+    try:
+        listener = _Listener(connection, settings.database_connect_timeout)
+        try:
+            for channel, handle in handlers.items():
+                await connection.add_listener(
+                    channel, lambda *received, handle=handle: handle(received[3])
+                )
+        except DRIVER_ERRORS as error:
+            log_database_error(error)
+            raise ServiceUnavailable from error
+        yield listener
+    finally:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             await connection.close(timeout=settings.database_connect_timeout)
 
 

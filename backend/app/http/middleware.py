@@ -25,6 +25,7 @@ from app.core.config import Settings
 from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
+    CrossSiteSocket,
     InternalError,
     InvalidRequest,
     NotFound,
@@ -206,6 +207,9 @@ class RequestContext:
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -218,6 +222,15 @@ class RequestContext:
         recorder = metrics.recorder()
         if recorder is not None:
             recorder.in_flight += 1
+        is_counted = recorder is not None
+
+        def count() -> None:
+            nonlocal is_counted
+            if recorder is not None and is_counted:
+                is_counted = False
+                recorder.in_flight -= 1
+                seconds = time.perf_counter() - started
+                recorder.observe_request(_route(scope), method, status, seconds)
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
@@ -232,16 +245,36 @@ class RequestContext:
                 seconds = time.perf_counter() - started
                 headers.append((b"x-process-time", f"{seconds:.4f}".encode()))
                 message["headers"] = headers
+                if _EVENT_STREAM in headers:  # it stays open, but is served from now on
+                    count()
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_context)
         finally:
+            count()
             seconds = time.perf_counter() - started
-            if recorder is not None:
-                recorder.in_flight -= 1
-                recorder.observe_request(_route(scope), method, status, seconds)
             log_request(method=method, path=path, status=status, seconds=seconds)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Log a WebSocket when it ends: with 101, or with the status that refuses it."""
+        started = time.perf_counter()
+        bind_request_id(_request_id(scope), trace_id=self._trace_id(scope))
+        status = 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "websocket.accept":
+                status = 101
+            elif message["type"] == "websocket.http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            seconds = time.perf_counter() - started
+            log_request(method="GET", path=_log_path(scope), status=status, seconds=seconds)
 
     def _trace_id(self, scope: Scope) -> str | None:
         for value in _values(scope, b"traceparent")[:1]:
@@ -279,6 +312,7 @@ def _route(scope: Scope) -> str:
     return root_path.removeprefix(scope.get("app_root_path", "")) + path
 
 
+_EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 _CONTEXT_HEADERS = frozenset({b"x-request-id", b"x-process-time"})
 """Headers that only RequestContext sets."""
 
@@ -301,6 +335,9 @@ def _log_path(scope: Scope) -> str:
     return public_path(path)
 
 
+_REQUESTS = frozenset({"http", "websocket"})
+
+
 class AllowedHosts:
     """Rejects requests whose Host is not in `allowed_hosts` (exact, or `*.example.com`).
 
@@ -317,7 +354,7 @@ class AllowedHosts:
         self.suffixes = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in _REQUESTS:
             await self.app(scope, receive, send)
             return
         hosts = _values(scope, b"host")
@@ -410,6 +447,9 @@ class CrossOrigin(CORSMiddleware):
         return self.allow_all_origins or is_listed(origin, self.allow_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._check_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -435,6 +475,18 @@ class CrossOrigin(CORSMiddleware):
             response = self._respond(scope, InvalidRequest(message))
             response.headers["Vary"] = "Origin"
             await response(scope, receive, send)
+
+    async def _check_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a WebSocket of a page of another origin, which browsers would allow."""
+        for value in _values(scope, b"origin"):
+            origin = value.decode("latin-1")
+            is_own = origin.partition("://")[2] == Headers(scope=scope).get("host")
+            if not is_own and not self.is_allowed_origin(origin):
+                self._refusals.log(origin)
+                error = CrossSiteSocket()
+                await self._respond(scope, error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _vary_by_origin(send: Send) -> Send:
@@ -508,9 +560,12 @@ class RequestRules:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         original = scope
-        if scope["type"] == "http":
+        if scope["type"] in _REQUESTS:
             try:
-                scope, receive, send = self._apply(scope, receive, send)
+                if scope["type"] == "http":
+                    scope, receive, send = self._apply(scope, receive, send)
+                elif scope["query_string"]:
+                    _reject_credentials(scope["query_string"])
             except PressroomError as error:
                 await self._respond(scope, error)(scope, receive, send)
                 return

@@ -8,6 +8,15 @@ from starlette.types import Receive, Scope, Send
 HEAD = "pressroom.head"
 """The key of a scope that is set for HEAD, which is handled as GET (`RequestRules`)."""
 
+ABORT = "pressroom.abort"
+"""The key in the extensions of a scope of a function that closes the connection at once.
+
+Otherwise the server would first send what a client does not read.
+"""
+
+DRAIN = "drain"
+"""The key in the state of the lifespan of a function that ends open streams and sockets."""
+
 
 class StreamedFile(StreamingResponse):
     """A file for download. For HEAD, the parts are not read."""

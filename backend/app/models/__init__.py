@@ -28,6 +28,8 @@ from app.models.community.favorite import ArticleCounts, Favorite
 from app.models.community.follow import Block, Follow, UserCounts
 from app.models.community.report import Report
 from app.models.idempotency_key import IdempotencyKey
+from app.models.integrations.event import Event
+from app.models.integrations.webhook import Webhook, WebhookAttempt, WebhookDelivery
 from app.models.job_run import JobRun
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.mail import Mail
@@ -49,6 +51,7 @@ __all__ = [
     "Comment",
     "DiscardedFolder",
     "DraftFormerSlug",
+    "Event",
     "Favorite",
     "FirstStart",
     "Follow",
@@ -75,4 +78,7 @@ __all__ = [
     "User",
     "UserCounts",
     "UserSession",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookDelivery",
 ]

@@ -7,7 +7,8 @@ target, or invalid chunks. The protocol itself answers it.
 import asyncio
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,6 +16,8 @@ from uvicorn.server import Server
 
 from app.core.errors import InvalidRequest
 from app.http.errors import error_body
+from app.http.streaming import ABORT, DRAIN
+from app.server.websocket import LIVE_PATH, LiveProtocol
 
 DRAIN_SECONDS = 3.0
 """How long an idle connection stays open at shutdown.
@@ -23,6 +26,12 @@ It is longer than nginx's keepalive timeout (nginx/templates/edge.conf.template:
 nginx closes the connection first.
 """
 POLL_SECONDS = 0.05
+
+
+def end_streams(state: Mapping[str, Any]) -> None:
+    """End open streams and sockets. Otherwise they would stay until the server is killed."""
+    if DRAIN in state:
+        state[DRAIN]()
 
 
 class PressroomProtocol(HttpToolsProtocol):
@@ -36,10 +45,28 @@ class PressroomProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def shutdown(self) -> None:
+        end_streams(self.app_state)
+        super().shutdown()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: self._abort}  # type: ignore[dict-item]  # our extension
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         if self.is_draining and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return self.url.partition(b"?")[0] == LIVE_PATH
+
+    def handle_websocket_upgrade(self) -> None:
+        self.ws_protocol_class = LiveProtocol
+        super().handle_websocket_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Do not log each request that asks for a WebSocket. It is answered like others."""
@@ -73,6 +100,7 @@ class DrainingServer(Server):
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end_streams(self.lifespan.state)
         await self._stop_listening(sockets or [])
         for connection in self.server_state.connections:
             if isinstance(connection, PressroomProtocol):

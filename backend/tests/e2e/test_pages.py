@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 README = "README.md"
 API_GUIDE = "docs/api/index.md"
+REALTIME = "docs/integrations/realtime.md"
 HEADING = re.compile(r"^(#+) .*five-minute tour.*$", re.MULTILINE | re.IGNORECASE)
 PAGE = re.compile(r"^\| \[[^]]+\]\(([\w-]+\.md)\) \|", re.MULTILINE)
 """A row of the table of contents of the API guide."""
@@ -46,6 +49,8 @@ def read_tour(page: str) -> list[Step]:
     text = path.read_text()
     if page == README:
         return read_steps(page, section(text, HEADING))
+    if page == REALTIME:
+        return read_steps(page, text)
     names = PAGE.findall(text)
     assert set(names) == {other.name for other in path.parent.glob("*.md")} - {path.name}
     return read_steps(path.name, text) + [
@@ -126,17 +131,18 @@ def fresh_api(checkout: Checkout, own_database: str) -> Iterator[Api]:
         yield api
 
 
-@pytest.mark.parametrize("page", [README, API_GUIDE], ids=["README", "api"])
+@pytest.mark.parametrize("page", [README, API_GUIDE, REALTIME], ids=["README", "api", "realtime"])
 def test_commands_of_a_page_print_what_it_shows(fresh_api: Api, page: str) -> None:
     for program in ("bash", "curl"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here")
     steps = read_tour(page)
+    python = Path(sys.executable).parent  # it has the package `websockets`
     script = f"\necho; echo '{SEPARATOR}'\n".join(step.commands for step in steps)
     ended = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input=script,
-        env={"PATH": os.environ["PATH"], "API": fresh_api.url},
+        env={"PATH": f"{python}:{os.environ['PATH']}", "API": fresh_api.url},
         capture_output=True,
         text=True,
         timeout=60,

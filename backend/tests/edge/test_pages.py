@@ -17,7 +17,7 @@ from tests.edge.stack import (
     register,
     wait_for_state,
 )
-from tests.processes import wait_until
+from tests.processes import PASSWORD, wait_until
 
 PUBLIC = "public, max-age=0, s-maxage=1, stale-while-revalidate=2, stale-if-error=3600"
 
@@ -111,6 +111,22 @@ class TestCaching:
             assert response.headers["X-Cache"] == "BYPASS"
             assert response.headers["Content-Type"] == "application/json"
         assert client.get(path, headers=markdown).content == first.content
+
+    def test_agents_are_served(self, client: httpx.Client, author: dict[str, str]) -> None:
+        """The index is cached, and calls of tools are not."""
+        assert is_cached(client, "/llms.txt")
+        new = {"name": "agent", "scopes": ["articles:draft"], "password": PASSWORD}
+        key = client.post("/users/me/api-keys", json=new, headers=author).json()["key"]
+        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        for _ in range(2):
+            response = client.post("/mcp", json=call, headers=headers)
+            assert response.status_code == 200, response.text
+            assert response.headers["X-Cache"] == "BYPASS"
+            assert len(response.json()["result"]["tools"]) == 2
+        foreign = {**headers, "Origin": "https://evil.example"}
+        assert client.post("/mcp", json=call, headers=foreign).status_code == 403
+        assert client.get("/mcp").status_code == 405
 
     def test_withdrawn_article_is_gone_in_both_forms(
         self, client: httpx.Client, author: dict[str, str]

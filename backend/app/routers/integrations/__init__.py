@@ -1,1 +1,1 @@
-"""Routes for agents and other programs that connect to the blog."""
+"""Routes of integrations."""

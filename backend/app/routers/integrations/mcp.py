@@ -14,7 +14,7 @@ from starlette.types import Message
 from app.auth.dependencies import KeyUser
 from app.core.config import get_settings
 from app.core.errors import InvalidRequest, NotAuthorized
-from app.core.origins import is_listed
+from app.core.origins import ANY, is_listed
 from app.core.strict_json import parse_json
 from app.db.dependencies import CurrentDatabase
 from app.http.headers import described
@@ -47,7 +47,10 @@ async def serve_mcp(
         parse_json(body)
     except JSONDecodeError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error.msg}") from None
-    server = await asyncio.to_thread(_server)
+    state = request.app.state
+    server: AgentServer | None = getattr(state, "agent_server", None)
+    if server is None:
+        server = state.agent_server = await asyncio.to_thread(_create_server)
     parts: list[Message] = []
     is_read = False
 
@@ -61,8 +64,7 @@ async def serve_mcp(
     async def send(message: Message) -> None:
         parts.append(message)
 
-    maintenance: str | None = request.app.state.maintenance.message
-    caller = Caller(identity, database, storage, maintenance)
+    caller = Caller(identity, database, storage, state.maintenance.message)
     await server.answer(caller, request.scope, receive, send)
     response = Response(b"".join(part.get("body", b"") for part in parts), parts[0]["status"])
     response.raw_headers = [
@@ -75,14 +77,14 @@ async def serve_mcp(
 
 def _require_origin(request: Request) -> None:
     """Raise NotAuthorized for a page of a foreign origin, such as one with a rebound name."""
-    origin = request.headers.get("origin")
-    if origin is None or is_listed(origin, get_settings().cors_origins):
+    origin, allowed = request.headers.get("origin"), get_settings().cors_origins
+    if origin is None or ANY in allowed or is_listed(origin, allowed):
         return
     if origin.partition("://")[2] != request.headers.get("host"):
         raise NotAuthorized("This origin is not allowed; add it to CORS_ORIGINS")
 
 
-def _server() -> "AgentServer":
-    from app.routers.integrations.mcp_server import agent_server  # noqa: PLC0415 - loaded late
+def _create_server() -> "AgentServer":
+    from app.routers.integrations.mcp_server import AgentServer  # noqa: PLC0415 - loaded late
 
-    return agent_server()
+    return AgentServer()

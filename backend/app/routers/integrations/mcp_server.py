@@ -72,12 +72,6 @@ class AgentServer:
             await manager.handle_request({**scope, _CALLER: caller}, receive, send)
 
 
-@lru_cache
-def agent_server() -> AgentServer:
-    """Return the server of this process."""
-    return AgentServer()
-
-
 def _no_schema(name: str) -> None:
     """Return None: no argument of a tool is also sent in a header."""
 

@@ -1,1 +1,1 @@
-"""Schemas of the integrations."""
+"""Schemas of integrations."""

@@ -62,31 +62,52 @@ _BEGIN_GENERATION = _NEW_ROW.on_conflict_do_update(
 )
 
 
+async def read_generation(reader: Reader) -> UUID | None:
+    """Return the generation of the cursors; None before the first restore."""
+    generation: UUID | None = await reader.scalar(_GENERATION)
+    return generation
+
+
+async def read_last(reader: Reader) -> int:
+    """Return the number of the last entry; 0 without entries."""
+    return await reader.scalar(_LAST) or 0
+
+
+async def read_after(
+    reader: Reader, *, after: int, limit: int, generation: UUID | None
+) -> list[tuple[int, ChangeResponse]]:
+    """Return the next entries after a number, with their numbers."""
+    rows = await reader.execute(_AFTER, {"after": after, "limit": limit})
+    return [(row.cursor, _read(_CHANGE.read(row), generation)) for row in rows]
+
+
 async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[ChangeResponse]:
     """Return the entries after a cursor, or from the beginning; `next` is always set.
 
     Raises InvalidCursor, also for cursors from before a restore.
     """
-    generation = await reader.scalar(_GENERATION)
+    generation = await read_generation(reader)
     if query.cursor == LATEST:
-        return ListPage([], next=_encode_cursor(await reader.scalar(_LAST) or 0, generation))
-    after = _decode_cursor(query.cursor, generation)
-    rows = await reader.execute(_AFTER, {"after": after, "limit": query.limit})
-    changes = [_read(_CHANGE.read(row), generation) for row in rows]
+        return ListPage([], next=encode_position(await read_last(reader), generation))
+    after = decode_position(query.cursor, generation)
+    found = await read_after(reader, after=after, limit=query.limit, generation=generation)
+    changes = [change for _, change in found]
     # Sign the cursor again even without new entries, so that it uses the current key.
-    last = changes[-1].cursor if changes else _encode_cursor(after, generation)
+    last = changes[-1].cursor if changes else encode_position(after, generation)
     return ListPage(changes, next=last)
 
 
 def _read(values: dict[str, Any], generation: UUID | None) -> ChangeResponse:
-    return ChangeResponse(**values | {"cursor": _encode_cursor(values["cursor"], generation)})
+    return ChangeResponse(**values | {"cursor": encode_position(values["cursor"], generation)})
 
 
-def _encode_cursor(seq: int, generation: UUID | None) -> str:
+def encode_position(seq: int, generation: UUID | None) -> str:
+    """Return the cursor after the entry with this number."""
     return encode_cursor(_kind(generation), [seq])
 
 
-def _decode_cursor(cursor: str, generation: UUID | None) -> int:
+def decode_position(cursor: str, generation: UUID | None) -> int:
+    """Return the number in a cursor; 0 for the beginning. Raises InvalidCursor."""
     if not cursor:
         return 0
     (seq,) = decode_cursor(cursor, _kind(generation))

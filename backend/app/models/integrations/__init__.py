@@ -1,0 +1,1 @@
+"""Tables of integrations: events and webhooks."""

@@ -1,0 +1,24 @@
+"""Fixtures: a server whose requests commit, with a database of its own."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from app.core.config import Settings
+from tests.databases import migrated_database
+from tests.integrations.streaming import LiveServer
+
+
+@pytest.fixture(scope="module")
+def live_settings(settings: Settings) -> Iterator[Settings]:
+    with migrated_database() as url:
+        yield settings.model_copy(
+            update={"database_url": url, "live_connections": 12, "live_connections_per_user": 4}
+        )
+
+
+@pytest.fixture(scope="module")
+async def server(live_settings: Settings) -> AsyncIterator[LiveServer]:
+    server = await LiveServer.start(live_settings)
+    yield server
+    await server.stop()
