@@ -44,9 +44,7 @@ VERSIONS = {
 """The files with the version of a client, which is that of the API."""
 
 METHODS = ("get", "put", "post", "patch", "delete")
-JSON_TYPES = frozenset({"application/json", "application/feed+json"})
-MARKDOWN = "text/markdown"
-"""An alternative to JSON, which the clients do not request."""
+JSON_TYPES = ("application/json", "application/feed+json")
 SERVER_CHECKS = (
     "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
     "uniqueItems", "examples",
@@ -92,18 +90,15 @@ class Operation:
 
     @property
     def is_raw(self) -> bool:
-        """Return whether the result has, or may have, a media type that nobody asked for."""
-        types = self.result.keys() - {MARKDOWN}
-        return bool(self.result) and not (types and types <= JSON_TYPES)
+        """Return whether the result has, or may have, a media type other than JSON."""
+        return any(name not in JSON_TYPES for name in self.result)
 
     @property
     def schema(self) -> dict[str, Any] | None:
         """Return the schema of a result in JSON; None without one."""
         if self.is_raw or not self.result:
             return None
-        schema: dict[str, Any] = next(
-            content["schema"] for name, content in self.result.items() if name in JSON_TYPES
-        )
+        schema: dict[str, Any] = next(iter(self.result.values()))["schema"]
         return schema
 
     @property

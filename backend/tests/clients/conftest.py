@@ -34,7 +34,10 @@ def install_packages(npm: str, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def typescript(npm: str) -> Path:
-    """Compile the TypeScript client, and return its folder."""
+    """Compile the TypeScript client, and return its folder.
+
+    Tests with this fixture have one group of pytest-xdist, so that one process compiles it.
+    """
     install_packages(npm, TYPESCRIPT)
     shutil.rmtree(TYPESCRIPT / "dist", ignore_errors=True)
     run([TYPESCRIPT / "node_modules" / ".bin" / "tsc"], cwd=TYPESCRIPT)

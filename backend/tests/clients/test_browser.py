@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["browser"]
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("typescript")]
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -12,6 +12,7 @@ from tests.processes import Api
 pytestmark = pytest.mark.clients
 
 
+@pytest.mark.xdist_group("typescript")
 def test_typescript_client(typescript: Path, api: Api) -> None:
     output = run(["node", "--test", "dist/tests/"], cwd=typescript, PRESSROOM_URL=api.url)
     assert "# fail 0" in output

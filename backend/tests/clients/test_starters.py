@@ -19,7 +19,7 @@ from tests.clients.conftest import CLIENTS, install_packages
 from tests.contract.conftest import run
 from tests.processes import Api, free_port, wait_until
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("typescript")]
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef" * 2).decode()
 

@@ -141,7 +141,7 @@ export class Core {
     const headers = new Headers(options.headers);
     if (!operation.raw && !headers.has('Accept')) headers.set('Accept', 'application/json');
     if (options.ifMatch) headers.set('If-Match', options.ifMatch);
-    const key = operation.key && (options.idempotencyKey ?? crypto.randomUUID());
+    const key = operation.key && (options.idempotencyKey ?? newKey());
     if (key) headers.set('Idempotency-Key', key);
     const init: RequestInit = { method: operation.method, headers, signal: options.signal ?? null };
     if (isRaw(body)) {
@@ -206,21 +206,21 @@ export class Core {
   async #exchange(
     url: string, init: RequestInit, repeatable: boolean, authenticated: boolean, send: Fetch = this.#fetch,
   ): Promise<Response> {
-    let token: string | null = null;
+    const { apiKey, retry = {} } = this.#options;
     return sendRepeatedly(
-      async () => {
-        const headers = new Headers(init.headers);
-        token = authenticated ? (this.#options.apiKey ?? (await this.session.token())) : null;
-        if (token) headers.set('Authorization', `Bearer ${token}`);
-        return send(url, { ...init, headers, credentials: this.#usesCookie ? 'include' : 'same-origin' });
+      {
+        prepare: async () => (authenticated ? (apiKey ?? (await this.session.token())) : null),
+        send: (token) => {
+          const headers = new Headers(init.headers);
+          if (token) headers.set('Authorization', `Bearer ${token}`);
+          return send(url, { ...init, headers, credentials: this.#usesCookie ? 'include' : 'same-origin' });
+        },
+        recover: async ({ code }, token) => {
+          const isOld = ['token_expired', 'token_revoked', 'invalid_token'].includes(code);
+          return isOld && !apiKey && token !== null && (await this.session.refresh(token)) !== null;
+        },
       },
-      repeatable && !(init.body instanceof ReadableStream),
-      async (error) => {
-        const isOld = ['token_expired', 'token_revoked', 'invalid_token'].includes(error.code);
-        return isOld && !this.#options.apiKey && token !== null && (await this.session.refresh(token)) !== null;
-      },
-      this.#options.retry ?? {},
-      init.signal ?? undefined,
+      repeatable && !(init.body instanceof ReadableStream), retry, init.signal ?? undefined,
     );
   }
 
@@ -233,6 +233,11 @@ export class Core {
     // Repeatable: for some seconds, the server returns the same successor again.
     return (await (await this.#exchange(this.#url('/auth/refresh', {}), init, true, false)).json()) as Tokens;
   }
+}
+
+/** Return a random key. Browsers have `randomUUID` on HTTPS and localhost only. */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function isRaw(body: unknown): boolean {

@@ -14,30 +14,37 @@ export interface RetryOptions {
 const FIRST_PAUSE_MS = 250;
 const REPEATABLE = new Set([502, 503, 504]);
 
+/** What `sendRepeatedly` does in an attempt. */
+interface Attempt<Prepared> {
+  /** Is called before each attempt. Its errors are final. */
+  prepare: () => Promise<Prepared>;
+  send: (prepared: Prepared) => Promise<Response>;
+  /** Correct the cause of an error, for example an old token. Is called until it returns true once. */
+  recover: (error: PressroomError, prepared: Prepared) => Promise<boolean>;
+}
+
 /**
  * Send until the response is successful, and return it. Throws the PressroomError of the last response.
  *
  * A limit is waited for. Failures are repeated only if `repeatable`: then a request that was carried out, but whose
- * response was lost, changes nothing more. `recover` may correct the cause of an error once, for example a token.
+ * response was lost, changes nothing more.
  */
-export async function sendRepeatedly(
-  send: () => Promise<Response>,
-  repeatable: boolean,
-  recover: (error: PressroomError) => Promise<boolean>,
-  { attempts = 4, maxPause = 20_000 }: RetryOptions,
-  signal?: AbortSignal,
+export async function sendRepeatedly<Prepared>(
+  { prepare, send, recover }: Attempt<Prepared>, repeatable: boolean,
+  { attempts = 4, maxPause = 20_000 }: RetryOptions, signal?: AbortSignal,
 ): Promise<Response> {
   let recovered = false;
   for (let attempt = 1; ; attempt++) {
     let pause = Math.min(maxPause, FIRST_PAUSE_MS * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2);
+    const prepared = await prepare();
     try {
-      const response = await send();
+      const response = await send(prepared);
       if (response.ok) return response;
       throw await PressroomError.from(response);
     } catch (error) {
       if (signal?.aborted) throw error;
       if (error instanceof PressroomError) {
-        if (!recovered && (await recover(error))) {
+        if (!recovered && (await recover(error, prepared))) {
           recovered = true;
           continue;
         }
@@ -103,6 +110,7 @@ function sendByXhr(
   url: string, init: RequestInit & { headers: Headers; body: Blob }, onProgress: (fraction: number) => void,
 ): Promise<Response> {
   return new Promise((resolve, reject) => {
+    init.signal?.throwIfAborted();
     const request = new XMLHttpRequest();
     request.open(init.method ?? 'POST', url);
     request.withCredentials = init.credentials === 'include';

@@ -33,11 +33,8 @@ type Content<Id extends OperationId> = {
 type JsonOf<Content> = Content extends { 'application/json': infer Json } ? Json
   : Content extends { 'application/feed+json': infer Json } ? Json
   : never;
-/** The media types of a result. The client does not request Markdown. */
-type Kinds<Id extends OperationId> = Exclude<keyof Content<Id>, 'text/markdown'>;
 type Value<Id extends OperationId> = [Content<Id>] extends [never] ? void
-  : [Kinds<Id>] extends [never] ? Response
-  : Kinds<Id> extends 'application/json' | 'application/feed+json' ? JsonOf<Content<Id>>
+  : keyof Content<Id> extends 'application/json' | 'application/feed+json' ? JsonOf<Content<Id>>
   : Response;
 
 /** A page of a list. `next` is the cursor of the next page, `total` the number of items if `count` was set. */
