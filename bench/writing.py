@@ -79,9 +79,9 @@ def choose_workloads(url: str) -> list[Workload]:
         "SELECT array_agg(name ORDER BY id) FROM tags WHERE is_listed",
         "SELECT array_agg(id ORDER BY id) FROM (SELECT id FROM articles"
         " WHERE published_at < now() AND archived_at IS NULL ORDER BY id LIMIT 2000) AS first",
-        "SELECT array_agg(articles.id ORDER BY articles.id) FROM articles"
+        "SELECT array_agg(articles.id ORDER BY articles.id) FROM articles"  # noqa: S608 - a constant
         f" JOIN users ON users.id = author_id AND username = '{LOGIN_NAMES[0]}'"
-        " WHERE published_at < now() AND archived_at IS NULL AND deleted_at IS NULL",  # noqa: S608 - a constant
+        " WHERE published_at < now() AND archived_at IS NULL AND deleted_at IS NULL",
     )
     articles = [
         json.dumps(
