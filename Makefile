@@ -125,7 +125,7 @@ releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (A
 	@scripts/venv dev
 	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 3 --dist=load --maxschedchunk=1 --durations=0 --durations-min=5 tests/releases $(ARGS)
 
-restore-drill: ## Back up a stack under load, and restore it: the newest backup, a moment, the last one; 3 minutes
+restore-drill: ## Back up a stack under load, and restore it twice: the newest backup, and a moment; 2 minutes
 	@exec $(ANY_PYTHON) -u scripts/restore_drill.py
 
 # --- maintenance

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -101,7 +102,7 @@ class Clients:
         while len(self.streams) < number:
             missing = min(number - len(self.streams), 50)
             opened = [self.run(self._open()) for _ in range(missing)]
-            self.wait(lambda opened=opened: all(each.is_open for each in opened), "streams open")
+            self.wait(partial(_are_open, opened), "streams open")
             self.streams += opened
 
     async def _open(self) -> Stream:
@@ -116,6 +117,12 @@ class Clients:
             if time.monotonic() > deadline:
                 raise BenchError(f"not within {SECONDS} s: {what}")
             time.sleep(0.005)
+
+    def have(self, expected: Sequence[int]) -> bool:
+        """Return whether each stream has as many events as expected."""
+        return all(
+            each.events >= events for each, events in zip(self.streams, expected, strict=True)
+        )
 
     def close(self) -> None:
         """Close all streams."""
@@ -163,6 +170,10 @@ class Clients:
                 statuses.append(int(head.split()[1]))
         finally:
             writer.close()
+
+
+def _are_open(streams: Sequence[Stream]) -> bool:
+    return all(each.is_open for each in streams)
 
 
 class Written(NamedTuple):
@@ -257,13 +268,7 @@ def _delay(server: Server, clients: Clients, streams: int, article: Written) -> 
         bearer = f"Bearer {article.token}"
         sent = time.perf_counter()
         server.request("PATCH", f"/articles/{article.id}", body, "application/json", bearer)
-        clients.wait(
-            lambda expected=expected: all(
-                each.events >= events
-                for each, events in zip(clients.streams, expected, strict=True)
-            ),
-            "all streams have the change",
-        )
+        clients.wait(partial(clients.have, expected), "all streams have the change")
         last.append(max(each.received_at for each in clients.streams) - sent)
         time.sleep(1)
     clients.close()
@@ -328,12 +333,7 @@ def _restart(
         ),
         "a change is possible",
     )
-    clients.wait(
-        lambda: all(
-            each.events >= events for each, events in zip(clients.streams, expected, strict=True)
-        ),
-        "all streams have the change",
-    )
+    clients.wait(partial(clients.have, expected), "all streams have the change")
     seconds = max(each.received_at for each in clients.streams) - started
     closed = sum(each.is_closed for each in clients.streams)
     clients.close()

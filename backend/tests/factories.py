@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faker import Faker
-from sqlalchemy import insert
+from sqlalchemy import insert, null
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import sealing
@@ -29,6 +29,7 @@ from app.models import (
     User,
     UserSession,
     Webhook,
+    WebhookDelivery,
 )
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.tagging import lock_tags, set_tags
@@ -247,12 +248,23 @@ async def create_webhook(
         "failures": 0,
         "event_xid": position.xid,
         "event_id": position.id,
+        "sealed_secret": sealing.seal(secret, purpose=sealing.WEBHOOK),
     }
-    sealed = sealing.seal(secret, purpose=sealing.WEBHOOK)
-    webhook = Webhook(owner_id=owner.id, url=url, sealed_secret=sealed, **values | columns)
+    webhook = Webhook(owner_id=owner.id, url=url, **values | columns)
     session.add(webhook)
     await session.flush()
     return webhook, secret
+
+
+async def create_webhook_delivery(
+    session: AsyncSession, *, webhook: Webhook, **columns: Any
+) -> WebhookDelivery:
+    """Create a delivery that was given up. `columns` are further columns of its row."""
+    values: dict[str, Any] = {"kind": "test", "next_attempt_at": null(), **columns}
+    delivery = WebhookDelivery(webhook_id=webhook.id, **values)
+    session.add(delivery)
+    await session.flush()
+    return delivery
 
 
 async def create_address(session: AsyncSession, *, user: User, label: str = "home") -> Address:

@@ -1,12 +1,24 @@
-"""Fixtures: a server whose requests commit, with a database of its own."""
+"""Fixtures: servers whose requests commit, with databases of their own.
+
+Events become readable when all earlier transactions of the server have ended. On the shared server,
+these include transactions of other workers.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from app.core.config import Settings
+from tests import postgres
 from tests.databases import migrated_database
 from tests.integrations.streaming import LiveServer
+
+
+@pytest.fixture(scope="module")
+def committing_url() -> Iterator[str]:
+    """The URL of a migrated database on a server of its own, for requests that commit."""
+    with postgres.server() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")

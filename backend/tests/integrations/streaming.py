@@ -138,7 +138,7 @@ class LiveServer:
 
     @asynccontextmanager
     async def stream(
-        self, headers: Mapping[str, str] | None = None, **query: Any
+        self, headers: Mapping[str, str] | None = None, /, **query: Any
     ) -> AsyncIterator[Stream]:
         async with self.client.stream("GET", PATH, params=query, headers=headers) as response:
             yield Stream(response)

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from app.core.config import Settings
-from app.core.enums import Role
+from app.core.enums import CommentStatus, Role
 from app.db.session import LISTENER
 from app.routers.integrations import streams
 from app.services.integrations.live import connections, hub
@@ -158,7 +158,7 @@ async def test_slow_reader_is_disconnected_and_continues(
     server = await LiveServer.start(live_settings, send_buffer=4096)
     author = await new_user(server)
     article = await new_article(server, author)
-    query = {"topic": "comments", "article_id": article.id}
+    query: dict[str, Any] = {"topic": "comments", "article_id": article.id}
     written: list[int] = []
 
     async def comment() -> None:
@@ -243,25 +243,28 @@ async def test_unfinished_transaction_delays_cursors_but_no_events(
     server: LiveServer, connection: "asyncpg.Connection[Any]"
 ) -> None:
     author = await new_user(server)
-    article = await new_article(server, author)
-    query = {"topic": "comments", "article_id": article.id}
+    article, other = await new_article(server, author), await new_article(server, author)
     transaction = connection.transaction()
     await transaction.start()
     early: int = await connection.fetchval(
         "INSERT INTO comments (article_id, author_id, content, html, status, created_at,"
-        " updated_at) VALUES ($1, $2, 'early', 'early', 'visible', now(), now()) RETURNING id",
+        " updated_at) VALUES ($1, $2, 'early', 'early', 'pending', now(), now()) RETURNING id",
         article.id,
         author.id,
     )
-    async with server.stream(**query) as stream:
+    headers = bearer(author)
+    async with server.stream(headers, topic="moderation") as stream:
         await stream.started()
         async with server.database.unit_of_work() as session:
-            late = await create_comment(session, article=article, author=author)
+            late = await create_comment(
+                session, article=other, author=author, status=CommentStatus.PENDING
+            )
         event = await stream.next()
         assert event.data["comment_id"] == late.id
         await transaction.commit()
         assert (await stream.next()).data["comment_id"] == early
-    async with server.stream({"Last-Event-ID": event.id}, **query) as stream:
+    headers["Last-Event-ID"] = event.id
+    async with server.stream(headers, topic="moderation") as stream:
         repeated = [(await stream.next()).data for _ in range(2)]
     assert [each["comment_id"] for each in repeated] == [early, late.id]
     assert repeated[1]["event_id"] == event.data["event_id"]

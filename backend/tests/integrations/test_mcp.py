@@ -381,6 +381,7 @@ async def test_articles_are_resources(connect: Connect, session: AsyncSession) -
     async with connect(user, READ) as client:
         (resource,) = (await client.list_resources()).resources
         assert str(resource.uri) == document_url(article.slug)
+        assert (resource.title, resource.description) == (None, None)  # texts of users
         (contents,) = (await client.read_resource(str(resource.uri))).contents
         assert isinstance(contents, TextResourceContents)
         assert "Resource" in contents.text

@@ -154,7 +154,7 @@ async def test_comments_are_sent_as_each_subscriber_sees_them(server: LiveServer
     article = await new_article(server, author)
     other = await new_article(server, author)
     await server.client.put(f"/profiles/{commenter.username}/block", headers=bearer(blocker))
-    query = {"topic": "comments", "article_id": article.id}
+    query: dict[str, Any] = {"topic": "comments", "article_id": article.id}
     async with (
         server.stream(**query) as public,
         server.stream(bearer(blocker), **query) as blocking,
@@ -194,7 +194,7 @@ async def test_held_comments_are_sent_to_moderators_and_their_author_only(
     author, commenter, stranger = [await new_user(server) for _ in range(3)]
     editor = await new_user(server, role=Role.EDITOR)
     article = await new_article(server, author, comment_policy=CommentPolicy.HELD)
-    query = {"topic": "comments", "article_id": article.id}
+    query: dict[str, Any] = {"topic": "comments", "article_id": article.id}
     async with (
         server.stream(bearer(stranger), **query) as public,
         server.stream(bearer(commenter), **query) as own,
@@ -244,7 +244,7 @@ async def test_comments_are_no_longer_sent_when_the_article_becomes_a_draft(
 ) -> None:
     author = await new_user(server)
     article = await new_article(server, author)
-    query = {"topic": "comments", "article_id": article.id}
+    query: dict[str, Any] = {"topic": "comments", "article_id": article.id}
     async with server.stream(**query) as public, server.stream(bearer(author), **query) as own:
         for stream in (public, own):
             await stream.started()
@@ -338,8 +338,8 @@ async def test_demoted_editor_gets_only_own_queue(server: LiveServer) -> None:
 async def test_one_user_has_a_limited_number_of_streams(server: LiveServer) -> None:
     user = await new_user(server)
     streams = [server.stream(bearer(user)) for _ in range(4)]
-    for stream in streams:
-        assert (await stream.__aenter__()).response.status_code == 200
+    for each in streams:
+        assert (await each.__aenter__()).response.status_code == 200
     refused = await server.client.get(PATH, headers=bearer(user))
     assert refused.status_code == 429
     assert refused.json()["code"] == "too_many_connections"
@@ -353,8 +353,8 @@ async def test_one_user_has_a_limited_number_of_streams(server: LiveServer) -> N
 
 async def test_process_has_a_limited_number_of_streams(server: LiveServer) -> None:
     streams = [server.stream() for _ in range(12)]
-    for stream in streams:
-        await (await stream.__aenter__()).started()
+    for each in streams:
+        await (await each.__aenter__()).started()
     refused = await server.client.get(PATH)
     assert (refused.status_code, refused.json()["code"]) == (503, "streams_full")
     for each in streams:

@@ -203,10 +203,9 @@ class TestAccess:
             ("GET", "/deliveries/1", None),
             ("POST", "/deliveries/1/replay", None),
         ):
-            body = {} if json is None else {"json": json}
-            hidden = await client.request(method, base + path, headers=bearer(other), **body)
+            hidden = await client.request(method, base + path, json=json, headers=bearer(other))
             assert (hidden.status_code, hidden.json()["code"]) == (404, "webhook_not_found")
-            anonymous = await client.request(method, base + path, **body)
+            anonymous = await client.request(method, base + path, json=json)
             assert anonymous.status_code == 401
         assert (await client.get("/webhooks", headers=bearer(other))).json() == []
         refused = await client.get(f"/webhooks?owner={owner.id}", headers=bearer(other))

@@ -180,7 +180,7 @@ def _failure(error: PressroomError) -> types.CallToolResult:
 async def _list_resources(
     context: Any, parameters: types.PaginatedRequestParams | None
 ) -> types.ListResourcesResult:
-    """List the newest public articles."""
+    """List the newest public articles by their slugs: titles are texts of users."""
     caller = _reader(context)
     listed = await list_articles(
         caller.database.reader,
@@ -193,8 +193,6 @@ async def _list_resources(
             types.Resource(
                 uri=document_url(each["slug"]),
                 name=each["slug"],
-                title=each["title"],
-                description=each["excerpt"] or None,
                 mime_type="text/markdown",
             )
             for each in listed.items

@@ -91,7 +91,7 @@ class Schedule:
 
     def _wait(self, task: Task) -> timedelta:
         now, attempt = clock.now(), self._attempts.get(task.job)
-        if attempt is not None:
+        if attempt is not None and attempt <= now:  # otherwise the clock was set back
             every = RETRY if task.job in self._failed else task.every
             return attempt + every - now
         try:
@@ -99,7 +99,7 @@ class Schedule:
         except PressroomError as error:
             self._report(["schedule"], {"ok": False, "error": str(error)}, status=1)
             return timedelta(minutes=1)
-        return timedelta() if last is None else last + task.every - now
+        return timedelta() if last is None or last > now else last + task.every - now
 
     def _succeeds(self, command: Sequence[str]) -> bool:
         if self._stopped.is_set():
