@@ -225,14 +225,6 @@ async def delete_webhook(session: AsyncSession, *, webhook_id: int, actor: Ident
     _record(session, AuditAction.DELETE_WEBHOOK, webhook_id, actor)
 
 
-async def disable_webhook(session: AsyncSession, *, webhook_id: int, actor: Identity) -> None:
-    """Disable a subscription. Raises WebhookNotFound."""
-    webhook = await _locked(session, webhook_id, actor)
-    if webhook.is_active:
-        webhook.is_active = False
-        _record(session, AuditAction.UPDATE_WEBHOOK, webhook_id, actor)
-
-
 async def rotate_secret(
     session: AsyncSession, *, webhook_id: int, actor: Identity
 ) -> WebhookSecret:
