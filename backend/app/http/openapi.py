@@ -147,11 +147,19 @@ def _share_responses(document: dict[str, Any], codes: dict[str, str]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
+                _describe_as_json(status, response)
                 name = "Or".join(_names_of_errors(response, codes))
                 if name and shared.setdefault(name, response) == response:
                     operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
     if shared:
         document["components"]["responses"] = dict(sorted(shared.items()))
+
+
+def _describe_as_json(status: str, response: dict[str, Any]) -> None:
+    """Correct the media type of errors: FastAPI describes them like successful responses."""
+    if status >= "400" and "content" in response:
+        (content,) = response["content"].values()
+        response["content"] = {"application/json": content}
 
 
 def _names_of_errors(response: dict[str, Any], codes: dict[str, str]) -> list[str]:

@@ -19,7 +19,6 @@ from app.core.errors import (
     InvalidCursor,
     NotAuthenticated,
     PressroomError,
-    ServiceUnavailable,
     StreamsFull,
     TooManyConnections,
 )
@@ -181,7 +180,6 @@ def _closing_event(closing: Closing) -> bytes:
             ArticleNotFound,
             InvalidCursor,
             TooManyConnections,
-            ServiceUnavailable,
             StreamsFull,
         ),
     },
