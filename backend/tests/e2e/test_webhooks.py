@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 SHORT_CLAIMS = (
     "from datetime import timedelta; from app.services.integrations import delivering;"
-    " delivering.CLAIM_DURATION = timedelta(seconds=2);"
+    " delivering.CLAIM_DURATION = timedelta(seconds=15);"
     " delivering.FIRST_DELAY = timedelta(seconds=0.2)"
 )
-"""Another process repeats a delivery after two seconds, not after half a minute."""
+"""Another process repeats a delivery after 15 seconds, not after half a minute."""
 PAGE = PROJECT_DIR / "docs" / "integrations" / "webhooks.md"
 
 
@@ -137,7 +137,7 @@ def test_killed_process_loses_nothing(checkout: Checkout, server: postgres.Serve
     counts = Counter(received.accepted)
     assert len(counts) == count
     repeated = {name for name, times in counts.items() if times > 1}
-    assert len(repeated) <= 2 * PER_WEBHOOK
+    assert len(repeated) <= PER_WEBHOOK  # what the killed process had in flight
     assert repeated <= before | in_work
     assert max(counts.values()) <= 2
 
