@@ -1,4 +1,4 @@
-"""Webhooks when a process is killed and the database crashes, and the commands of the page."""
+"""Webhooks when a process is killed or the database restarts, and the commands of the page."""
 
 import os
 import re
@@ -143,7 +143,10 @@ def test_killed_process_loses_nothing(checkout: Checkout, server: postgres.Serve
 
 
 def test_database_restarts(checkout: Checkout, server: postgres.Server) -> None:
-    """It crashes while messages are in flight."""
+    """All connections end while messages are in flight.
+
+    Not by a crash: servers of tests may lose their last commits then.
+    """
     count = 12
     with receiving() as received, replica(checkout, server.url) as api:
         headers = api.bearer("ada")
@@ -153,7 +156,7 @@ def test_database_restarts(checkout: Checkout, server: postgres.Server) -> None:
             publish(api, headers, number)
         for _ in range(2):
             wait_until(lambda: received.in_work, "some are in flight", log=api.process.log)
-            server.stop("immediate")
+            server.stop()
             server.start()
         wait_until(lambda: delivered(server.url) >= count, "all arrive", log=api.process.log)
     assert len(set(received.accepted)) == count
