@@ -38,7 +38,7 @@ from report import (
 )
 from revisions import FORMER, FORMER_COMMIT, start_revisions
 from servers import execute
-from workloads import JSON, LOGIN_NAMES, REFRESH_CONNECTIONS, open_sessions
+from workloads import JSON, REFRESH_CONNECTIONS, open_sessions
 
 HEADING: Final = "## Writing"
 EXPLANATION: Final = """\
@@ -79,8 +79,8 @@ def choose_workloads(url: str) -> list[Workload]:
         "SELECT array_agg(name ORDER BY id) FROM tags WHERE is_listed",
         "SELECT array_agg(id ORDER BY id) FROM (SELECT id FROM articles"
         " WHERE published_at < now() AND archived_at IS NULL ORDER BY id LIMIT 2000) AS first",
-        "SELECT array_agg(articles.id ORDER BY articles.id) FROM articles"  # noqa: S608 - a constant
-        f" JOIN users ON users.id = author_id AND username = '{LOGIN_NAMES[0]}'"
+        "SELECT array_agg(articles.id ORDER BY articles.id) FROM articles"
+        " JOIN users ON users.id = author_id AND username = 'writer1'"
         " WHERE published_at < now() AND archived_at IS NULL AND deleted_at IS NULL",
     )
     articles = [

@@ -48,6 +48,8 @@ from tests.factories import (
     create_revision,
     create_session,
     create_user,
+    create_webhook,
+    create_webhook_delivery,
 )
 from tests.images import image_bytes
 from tests.security.conftest import (
@@ -255,7 +257,10 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
     ]
     other = await create_user(session, username="other")
     comment = await create_comment(session, article=article, author=owner)
+    webhook, _ = await create_webhook(session, owner=owner)
     return {
+        "webhook_id": webhook.id,
+        "delivery_id": (await create_webhook_delivery(session, webhook=webhook)).id,
         "article_id": article.id,
         "import_id": (await create_import(session, user=owner)).id,
         "trashed_id": trashed.id,

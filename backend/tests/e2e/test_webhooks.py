@@ -1,4 +1,4 @@
-"""Webhooks when a process is killed and the database crashes, and the commands of the page."""
+"""Webhooks when a process is killed or the database restarts, and the commands of the page."""
 
 import os
 import re
@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 SHORT_CLAIMS = (
     "from datetime import timedelta; from app.services.integrations import delivering;"
-    " delivering.CLAIM_DURATION = timedelta(seconds=2);"
+    " delivering.CLAIM_DURATION = timedelta(seconds=15);"
     " delivering.FIRST_DELAY = timedelta(seconds=0.2)"
 )
-"""Another process repeats a delivery after two seconds, not after half a minute."""
+"""Another process repeats a delivery after 15 seconds, not after half a minute."""
 PAGE = PROJECT_DIR / "docs" / "integrations" / "webhooks.md"
 
 
@@ -137,13 +137,16 @@ def test_killed_process_loses_nothing(checkout: Checkout, server: postgres.Serve
     counts = Counter(received.accepted)
     assert len(counts) == count
     repeated = {name for name, times in counts.items() if times > 1}
-    assert len(repeated) <= 2 * PER_WEBHOOK
+    assert len(repeated) <= PER_WEBHOOK  # what the killed process had in flight
     assert repeated <= before | in_work
     assert max(counts.values()) <= 2
 
 
 def test_database_restarts(checkout: Checkout, server: postgres.Server) -> None:
-    """It crashes while messages are in flight."""
+    """All connections end while messages are in flight.
+
+    Not by a crash: servers of tests may lose their last commits then.
+    """
     count = 12
     with receiving() as received, replica(checkout, server.url) as api:
         headers = api.bearer("ada")
@@ -153,7 +156,7 @@ def test_database_restarts(checkout: Checkout, server: postgres.Server) -> None:
             publish(api, headers, number)
         for _ in range(2):
             wait_until(lambda: received.in_work, "some are in flight", log=api.process.log)
-            server.stop("immediate")
+            server.stop()
             server.start()
         wait_until(lambda: delivered(server.url) >= count, "all arrive", log=api.process.log)
     assert len(set(received.accepted)) == count
