@@ -38,7 +38,7 @@ from report import (
 )
 from revisions import FORMER, FORMER_COMMIT, start_revisions
 from servers import execute
-from workloads import JSON, REFRESH_CONNECTIONS, open_sessions
+from workloads import JSON, LOGIN_NAMES, REFRESH_CONNECTIONS, open_sessions
 
 HEADING: Final = "## Writing"
 EXPLANATION: Final = """\
@@ -47,8 +47,8 @@ ratio of their sums."""
 ARTICLES: Final = 10_000
 TEXTS: Final = 200
 WRITERS: Final = 10
-CREATE, COMMENT, FAVORITE = "create an article", "comment", "favorite"
-GOALS: Final = {CREATE: 3.0, COMMENT: 1.5, FAVORITE: 1.5, REFRESH: 1.5}
+CREATE, CHANGE, COMMENT, FAVORITE = "create an article", "change an article", "comment", "favorite"
+GOALS: Final = {CREATE: 3.0, CHANGE: 1.5, COMMENT: 1.5, FAVORITE: 1.5, REFRESH: 1.5}
 
 
 class Written(NamedTuple):
@@ -74,11 +74,14 @@ def _texts() -> list[str]:
 
 def choose_workloads(url: str) -> list[Workload]:
     """Return the workloads for a database."""
-    tags, ids = execute(
+    tags, ids, own = execute(
         url,
         "SELECT array_agg(name ORDER BY id) FROM tags WHERE is_listed",
         "SELECT array_agg(id ORDER BY id) FROM (SELECT id FROM articles"
         " WHERE published_at < now() AND archived_at IS NULL ORDER BY id LIMIT 2000) AS first",
+        "SELECT array_agg(articles.id ORDER BY articles.id) FROM articles"
+        f" JOIN users ON users.id = author_id AND username = '{LOGIN_NAMES[0]}'"
+        " WHERE published_at < now() AND archived_at IS NULL AND deleted_at IS NULL",  # noqa: S608 - a constant
     )
     articles = [
         json.dumps(
@@ -101,6 +104,20 @@ def choose_workloads(url: str) -> list[Workload]:
             2000,
             WRITERS,
             "POST",
+            JSON,
+            is_authenticated=True,
+        ),
+        Workload(
+            CHANGE,
+            # Two texts in turns, so that each request changes the article.
+            [
+                Request(f"/articles/{number}", json.dumps({"content": content}))
+                for content in _texts()[:2]
+                for number in own
+            ],
+            200,
+            WRITERS,
+            "PATCH",
             JSON,
             is_authenticated=True,
         ),

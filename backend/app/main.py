@@ -65,7 +65,7 @@ from app.routers.accounts import (
 from app.routers.articles import articles, changes, previews, revisions, search, tags, trash
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
-from app.routers.integrations import live, streams
+from app.routers.integrations import live, streams, webhooks
 from app.routers.media import media
 from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
@@ -108,6 +108,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "redirects", "description": "Old addresses of imported articles."},
+    {"name": "webhooks", "description": "Subscriptions to events, and their deliveries."},
     {"name": "administration", "description": "What operators see and do, as administrators."},
     {"name": "health", "description": "Health checks for orchestrators."},
     {"name": "index", "description": "What this server is, and where its documentation is."},
@@ -139,6 +140,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     credentials,
     api_keys,
     addresses,
+    webhooks,
     administration,
     keys,
     health,

@@ -26,9 +26,11 @@ class Certificates:
     They have the extensions that `VERIFY_X509_STRICT` requires, the default since Python 3.13.
     """
 
-    def __init__(self, folder: Path, *, host: str = "localhost") -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "localhost", age: dt.timedelta = dt.timedelta(0)
+    ) -> None:
         self.authority, self.server = folder / "ca.pem", folder / "server.pem"
-        now = dt.datetime.now(dt.UTC)
+        now = dt.datetime.now(dt.UTC) - age
         keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
         issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
         server = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])

@@ -5,15 +5,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faker import Faker
-from sqlalchemy import insert
+from sqlalchemy import insert, null
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth import sealing
 from app.auth.security import create_access_token, hash_password
 from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key, new_preview_token
 from app.content.markdown import render_comment, render_sync
 from app.content.slugs import slugify
 from app.core import clock
-from app.core.enums import ImportState, Role
+from app.core.enums import EventKind, ImportState, Role
 from app.models import (
     Address,
     ApiKey,
@@ -27,9 +28,13 @@ from app.models import (
     Report,
     User,
     UserSession,
+    Webhook,
+    WebhookDelivery,
 )
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.tagging import lock_tags, set_tags
+from app.services.integrations.events import latest_position
+from app.services.integrations.signing import new_secret
 
 PASSWORD = "correct horse battery"
 
@@ -229,6 +234,37 @@ async def create_media(session: AsyncSession, *, owner: User | None) -> Media:
     session.add(media)
     await session.flush()
     return media
+
+
+async def create_webhook(
+    session: AsyncSession, *, owner: User, url: str = "https://example.com/hook", **columns: Any
+) -> tuple[Webhook, str]:
+    """Create a subscription to all events from now on; return it and its secret."""
+    position, secret = await latest_position(session), new_secret()
+    values: dict[str, Any] = {
+        "events": [kind.value for kind in EventKind],
+        "payload_version": 1,
+        "is_active": True,
+        "failures": 0,
+        "event_xid": position.xid,
+        "event_id": position.id,
+        "sealed_secret": sealing.seal(secret, purpose=sealing.WEBHOOK),
+    }
+    webhook = Webhook(owner_id=owner.id, url=url, **values | columns)
+    session.add(webhook)
+    await session.flush()
+    return webhook, secret
+
+
+async def create_webhook_delivery(
+    session: AsyncSession, *, webhook: Webhook, **columns: Any
+) -> WebhookDelivery:
+    """Create a delivery that was given up. `columns` are further columns of its row."""
+    values: dict[str, Any] = {"kind": "test", "next_attempt_at": null(), **columns}
+    delivery = WebhookDelivery(webhook_id=webhook.id, **values)
+    session.add(delivery)
+    await session.flush()
+    return delivery
 
 
 async def create_address(session: AsyncSession, *, user: User, label: str = "home") -> Address:

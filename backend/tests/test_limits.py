@@ -148,6 +148,13 @@ WRITES: Mapping[str, tuple[LimitKind, ...] | str] = {
     "POST /users/me/export": (K.ACCOUNT_CHANGES,),
     "POST /users/me/api-keys": (K.ACCOUNT_CHANGES,),
     "DELETE /users/me/api-keys/{api_key_id}": (K.ACCOUNT_CHANGES,),
+    "POST /webhooks": (K.ACCOUNT_CHANGES,),
+    "PATCH /webhooks/{webhook_id}": (K.ACCOUNT_CHANGES,),
+    "DELETE /webhooks/{webhook_id}": (K.ACCOUNT_CHANGES,),
+    "POST /webhooks/{webhook_id}/secret": (K.ACCOUNT_CHANGES,),
+    "POST /webhooks/{webhook_id}/test": (K.ACCOUNT_CHANGES,),
+    "POST /webhooks/{webhook_id}/replay": (K.ACCOUNT_CHANGES,),
+    "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/replay": (K.ACCOUNT_CHANGES,),
     "POST /auth/second-factor": (K.ACCOUNT_CHANGES,),
     "POST /auth/second-factor/confirm": (K.ACCOUNT_CHANGES,),
     "POST /auth/second-factor/recovery-codes": (K.ACCOUNT_CHANGES,),
@@ -428,6 +435,9 @@ BOUNDED_BY: Mapping[str, str] = {
     "user_counts": "one a user",
     "user_sessions": "logins; deleted when they expire",
     "users": "registrations",
+    "webhook_attempts": "the log of a delivery: about 16 in three days, then for each repetition",
+    "webhook_deliveries": "events; 1000 pending a webhook, and its tests; kept for two weeks",
+    "webhooks": "20 a user",
 }
 """What bounds the number of rows per user in each table."""
 

@@ -9,7 +9,14 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.enums import Role
-from tests.factories import bearer, create_address, create_article, create_media, create_user
+from tests.factories import (
+    bearer,
+    create_address,
+    create_article,
+    create_media,
+    create_user,
+    create_webhook,
+)
 
 LISTS = [
     "/articles",
@@ -18,6 +25,7 @@ LISTS = [
     "/users/{user_id}/addresses",
     "/media",
     "/admin/sessions",
+    "/webhooks",
 ]
 
 
@@ -47,6 +55,7 @@ async def test_number_of_queries_is_constant(
             await create_article(session, author=await create_user(session))
             await create_address(session, user=admin)
             await create_media(session, owner=admin)
+            await create_webhook(session, owner=admin)
         with statements(connection) as executed:
             listed = (await client.get(url, headers=bearer(admin))).json()
         counts.append((len(listed), len(executed)))

@@ -31,6 +31,8 @@ from tests.factories import (
     create_revision,
     create_session,
     create_user,
+    create_webhook,
+    create_webhook_delivery,
 )
 
 CALLERS = (
@@ -48,6 +50,8 @@ REGISTRATION = {**USER, "password": "correct horse battery"}
 NEW_PASSWORD = "staple of a better battery"
 CONFIRMATION = {"password": PASSWORD, "code": "000000"}
 ADDRESS = {"label": "home", "line1": "1 Street", "city": "Town", "country": "GB"}
+WEBHOOK = {"url": "https://example.com/hook", "events": ["article.published"]}
+SPAN = {"since": "2026-11-20T09:00:00Z", "until": "2026-11-20T10:00:00Z"}
 ARTICLE = {"title": "Title", "content": "Long enough."}
 
 
@@ -92,6 +96,11 @@ def owner_or_editor_of_private(status: int, **options: Any) -> Expectation:
     return Expectation((401, 404, status, status, status, 401, 403), **options)
 
 
+def owner_or_admin_of_private(status: int, **options: Any) -> Expectation:
+    """Allowed for the owner and administrators; 404 for others, who must not see it."""
+    return Expectation((401, 404, status, 404, status, 401, 403), **options)
+
+
 def admin_only(status: int, **options: Any) -> Expectation:
     return Expectation((401, 403, 403, 403, status, 401, 403), **options)
 
@@ -131,6 +140,17 @@ EXPECTED = {
     ),
     "GET /users/me/api-keys": authenticated(200),
     "DELETE /users/me/api-keys/{api_key_id}": Expectation((401, 404, 204, 404, 404, 401, 403)),
+    "GET /webhooks": authenticated(200),
+    "POST /webhooks": authenticated(201, body=WEBHOOK),
+    "GET /webhooks/{webhook_id}": owner_or_admin_of_private(200),
+    "PATCH /webhooks/{webhook_id}": owner_or_admin_of_private(200, body={"is_active": False}),
+    "DELETE /webhooks/{webhook_id}": owner_or_admin_of_private(204),
+    "POST /webhooks/{webhook_id}/secret": owner_or_admin_of_private(200),
+    "POST /webhooks/{webhook_id}/test": owner_or_admin_of_private(202),
+    "POST /webhooks/{webhook_id}/replay": owner_or_admin_of_private(202, body=SPAN),
+    "GET /webhooks/{webhook_id}/deliveries": owner_or_admin_of_private(200),
+    "GET /webhooks/{webhook_id}/deliveries/{delivery_id}": owner_or_admin_of_private(200),
+    "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/replay": owner_or_admin_of_private(202),
     "GET /users/{user_id}": everyone_with_valid_token(200),
     "PUT /users/{user_id}": owner_or_admin(200, body={**USER, "email": "owner@example.com"}),
     "DELETE /users/{user_id}": owner_or_admin(204, body={"password": PASSWORD}),
@@ -294,10 +314,14 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
     draft = await create_article(session, author=owner, published=False)
     commenter = await create_user(session)
     comment = await create_comment(session, article=article, author=commenter)
+    webhook, _ = await create_webhook(session, owner=owner)
+    delivery = await create_webhook_delivery(session, webhook=webhook)
     token = new_preview_token()
     link = await create_preview_link(session, article=article, token=token)
     return {
         "token": token,
+        "webhook_id": webhook.id,
+        "delivery_id": delivery.id,
         "link_id": link.id,
         "revision_id": (await create_revision(session, article=article)).id,
         "trashed_id": trashed.id,

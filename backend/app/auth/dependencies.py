@@ -284,3 +284,9 @@ RequiredAddressesViewer = Annotated[
 """The user who reads addresses."""
 AddressesActor = Annotated[Identity, Security(actor, scopes=[Scope.ADDRESSES_WRITE])]
 """The user who changes addresses."""
+RequiredWebhooksViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.WEBHOOKS_READ)
+]
+"""The user who reads webhooks and their deliveries."""
+WebhooksActor = Annotated[Identity, Security(actor, scopes=[Scope.WEBHOOKS_WRITE])]
+"""The user who creates, changes or tests webhooks."""

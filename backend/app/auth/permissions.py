@@ -34,6 +34,7 @@ class Action(Enum):
     CHANGE_COMMENT = auto()
     MODERATE_COMMENTS = auto()
     HANDLE_REPORTS = auto()
+    MANAGE_WEBHOOKS = auto()
 
 
 class Access(Enum):
@@ -77,6 +78,8 @@ PERMISSIONS: Mapping[Action, RoleAccess] = {
     # The owner is the owner of the article.
     Action.MODERATE_COMMENTS: RoleAccess(OWN, ANY, ANY),
     Action.HANDLE_REPORTS: RoleAccess(NONE, ANY, ANY),
+    # Who manages all webhooks may subscribe to the events of all users.
+    Action.MANAGE_WEBHOOKS: RoleAccess(OWN, OWN, ANY),
 }
 
 

@@ -12,6 +12,7 @@ from app.auth.keys import derived_keys
 
 SECOND_FACTOR = "second factor secret"
 IDEMPOTENCY = "idempotent answer"
+WEBHOOK = "webhook secret"
 
 
 class UnsealError(Exception):

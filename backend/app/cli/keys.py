@@ -17,6 +17,7 @@ from app.core.config import (
 from app.core.plurals import counted
 from app.db.session import Database
 from app.services.accounts import second_factor
+from app.services.integrations import webhooks
 
 cli = typer.Typer(no_args_is_help=True, help="Manage signing and encryption keys.")
 
@@ -87,11 +88,15 @@ def rotate(
 
 @cli.command()
 def reseal() -> None:
-    """Encrypt second factors with the current SECRET_KEY, so that an older one can be removed."""
+    """Encrypt second factors and secrets of webhooks with the current SECRET_KEY.
 
-    async def reseal_all(database: Database) -> int:
+    An older one can then be removed.
+    """
+
+    async def reseal_all(database: Database) -> tuple[int, int]:
         async with database.unit_of_work() as session:
-            return await second_factor.reseal_all(session)
+            return await second_factor.reseal_all(session), await webhooks.reseal_all(session)
 
-    count = run_with_database(prepare_settings(log_level="WARNING"), reseal_all)
-    console.print(f"Resealed {counted(count, 'second factor')}", highlight=False)
+    factors, hooks = run_with_database(prepare_settings(log_level="WARNING"), reseal_all)
+    console.print(f"Resealed {counted(factors, 'second factor')}", highlight=False)
+    console.print(f"Resealed {counted(hooks, 'webhook')}", highlight=False)

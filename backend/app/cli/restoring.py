@@ -10,6 +10,7 @@ from app.db.session import Database
 from app.services import limits, outbox
 from app.services.accounts import account_tokens, api_keys, rate_limits, sessions
 from app.services.articles import changes, previews
+from app.services.integrations import events
 from app.services.media.discarding import restore_referenced
 from app.services.media.storage import Storage, open_storage
 from app.services.purging import in_batches
@@ -57,6 +58,7 @@ async def end_clients(database: Database, storage: Storage, *, keep_keys: bool) 
     steps = ENDED if keep_keys else ENDED | KEYS
     counts = {what: await in_batches(database, purge) for what, purge in steps.items()}
     counts["images restored"] = await restore_referenced(database, storage=storage)
+    counts["events reordered"] = await events.forget_transactions(database)
     counts["change feeds restarted"] = await changes.begin_generation(database)
     return counts
 

@@ -286,6 +286,11 @@ class Settings(BaseSettings):
     mail_timeout: Annotated[float, Field(gt=0, le=90)] = 60.0
     """Seconds for the delivery of one mail; less than mail_delivery.CLAIM_DURATION."""
 
+    webhook_connections: Annotated[int, Field(ge=2)] = 16
+    """Messages that one process sends to webhooks at the same time."""
+    webhook_private_addresses: bool = False
+    """Whether webhooks may have private addresses, for development and receivers beside it."""
+
     site_title: str = "Pressroom"
     site_description: str = ""
     """The description of feeds."""

@@ -24,6 +24,8 @@ class Scope(StrEnum):
     ADDRESSES_WRITE = "addresses:write"
     COMMUNITY_READ = "community:read"
     COMMUNITY_WRITE = "community:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 SCOPE_DESCRIPTIONS = {
@@ -37,6 +39,8 @@ SCOPE_DESCRIPTIONS = {
     Scope.ADDRESSES_WRITE: "Add, change and delete your addresses",
     Scope.COMMUNITY_READ: "Read comments, profiles, favorites and reports as this user",
     Scope.COMMUNITY_WRITE: "Follow, favorite, comment, moderate and report",
+    Scope.WEBHOOKS_READ: "List your webhooks and their deliveries",
+    Scope.WEBHOOKS_WRITE: "Create, change, test and delete your webhooks, which get your events",
 }
 
 

@@ -202,6 +202,14 @@ class ApiKeyNotFound(NotFound):
     code, message = "api_key_not_found", "API key not found"
 
 
+class WebhookNotFound(NotFound):
+    code, message = "webhook_not_found", "Webhook not found"
+
+
+class DeliveryNotFound(NotFound):
+    code, message = "delivery_not_found", "Delivery not found"
+
+
 class TagNotFound(NotFound):
     code, message = "tag_not_found", "Tag not found"
 
@@ -291,6 +299,14 @@ class SecondFactorNotEnabled(Conflict):
 
 class TooManyApiKeys(Conflict):
     code, message = "too_many_api_keys", "Delete an API key before you create another"
+
+
+class TooManyWebhooks(Conflict):
+    code, message = "too_many_webhooks", "Delete a webhook before you create another"
+
+
+class DeliveryPending(Conflict):
+    code, message = "delivery_pending", "The delivery is pending: it is sent anyway"
 
 
 class TooManyPreviewLinks(Conflict):

@@ -45,6 +45,9 @@ COUNTERS: Mapping[str, Definition] = {
     "pressroom_job_rows_total": Definition(
         "Rows or files that background jobs changed, or mails that they sent", ("job",)
     ),
+    "pressroom_webhook_attempts_total": Definition(
+        "Attempts to deliver to webhooks by result: ok, failed", ("result",)
+    ),
     "pressroom_logins_total": Definition("Logins by result: ok, refused, limited", ("result",)),
     "pressroom_limited_requests_total": Definition("Requests refused by a limit", ("limit",)),
     "pressroom_live_closed_total": Definition(
@@ -111,6 +114,7 @@ SHARED: Mapping[str, Definition] = {
     "pressroom_outbox_oldest_age_seconds": Definition(
         "Age of the oldest queued message; 0 without one", ("kind",)
     ),
+    "pressroom_webhooks": Definition("Webhooks by state: working, failing, disabled", ("state",)),
     "pressroom_media_bytes": Definition("Bytes of all images"),
     "pressroom_articles": Definition(
         "Articles by state: published, scheduled, drafts, archived, trash", ("state",)

@@ -23,6 +23,7 @@ from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.articles.changes import announce_due
 from app.services.articles.rendering import render_stale
 from app.services.articles.retagging import apply_changes
+from app.services.integrations.delivering import WebhookDispatcher, open_sender
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -57,6 +58,12 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
     if settings.web_studio:
         announcement = Announcement(database, url=f"{settings.api_url}/studio/first-start")
         jobs.append(Job("first start", announcement.run, interval=60 * 60))
+    webhooks = WebhookDispatcher(
+        database,
+        connections=settings.webhook_connections,
+        open_sender=partial(open_sender, settings),
+    )
+    jobs.append(Job("webhooks", webhooks.deliver_due, interval=1))
     transport = _mail_transport(settings)
     if transport is not None:
         dispatcher = MailDispatcher(

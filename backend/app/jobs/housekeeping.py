@@ -11,7 +11,7 @@ from app.services.accounts import account_tokens, rate_limits, sessions
 from app.services.articles import changes, previews, tags, trash
 from app.services.bulk import imports
 from app.services.community.comments import writing as comments
-from app.services.integrations import events
+from app.services.integrations import events, webhooks
 from app.services.purging import in_batches
 
 logger = get_logger(__name__)
@@ -34,6 +34,7 @@ STEPS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
     "articles": partial(in_batches, purge=trash.purge),
     "comments": partial(in_batches, purge=comments.purge),
     "changes": changes.purge,
+    "webhook deliveries": partial(in_batches, purge=webhooks.purge),
     "events": partial(in_batches, purge=events.purge),
     "revisions": retention.purge_revisions,
     "audit events": retention.purge_events,

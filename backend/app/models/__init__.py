@@ -29,6 +29,7 @@ from app.models.community.follow import Block, Follow, UserCounts
 from app.models.community.report import Report
 from app.models.idempotency_key import IdempotencyKey
 from app.models.integrations.event import Event
+from app.models.integrations.webhook import Webhook, WebhookAttempt, WebhookDelivery
 from app.models.job_run import JobRun
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.mail import Mail
@@ -77,4 +78,7 @@ __all__ = [
     "User",
     "UserCounts",
     "UserSession",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookDelivery",
 ]

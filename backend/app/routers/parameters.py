@@ -70,6 +70,8 @@ UserId = Annotated[Id, Path(description="A user's id", examples=[1])]
 AddressId = Annotated[Id, Path(description="An address's id", examples=[1])]
 ArticleId = Annotated[Id, Path(description="An article's id", examples=[1])]
 SessionId = Annotated[Id, Path(description="A session's id", examples=[1])]
+WebhookId = Annotated[Id, Path(description="A webhook's id", examples=[1])]
+DeliveryId = Annotated[Id, Path(description="A delivery's id", examples=[1])]
 ApiKeyId = Annotated[Id, Path(description="An API key's id", examples=[1])]
 ArticleSlug = Annotated[
     str, Path(description="An article's slug", max_length=100, examples=["notes-on-engines"])

@@ -80,6 +80,11 @@ class AuditAction(StrEnum):
     REQUEUE_MAILS = "REQUEUE_MAILS"
     CANCEL_MAIL = "CANCEL_MAIL"
     RUN_JOB = "RUN_JOB"
+    CREATE_WEBHOOK = "CREATE_WEBHOOK"
+    UPDATE_WEBHOOK = "UPDATE_WEBHOOK"
+    DELETE_WEBHOOK = "DELETE_WEBHOOK"
+    ROTATE_WEBHOOK = "ROTATE_WEBHOOK"
+    DISABLE_WEBHOOK = "DISABLE_WEBHOOK"
     BEGIN_MAINTENANCE = "BEGIN_MAINTENANCE"
     END_MAINTENANCE = "END_MAINTENANCE"
 
@@ -116,6 +121,8 @@ _VERBS = {
     "REQUEUE": "queued again",
     "CANCEL": "cancelled",
     "RUN": "run",
+    "ROTATE": "given a new secret",
+    "DISABLE": "disabled",
     "BEGIN_MAINTENANCE": "put into maintenance",
     "END_MAINTENANCE": "taken out of maintenance",
     "CHANGE_PASSWORD": "changed their password",

@@ -29,6 +29,7 @@ class DatabaseGauges(NamedTuple):
 
 
 _HAS_TABLE = text("SELECT to_regclass('job_runs') IS NOT NULL")
+_HAS_WEBHOOKS = text("SELECT to_regclass('webhook_deliveries') IS NOT NULL")
 _HAS_MAINTENANCE = text(
     """
     SELECT EXISTS (SELECT FROM pg_attribute
@@ -48,6 +49,28 @@ _OUTBOX = text(
     WHERE next_attempt_at IS NOT NULL
     """
 )
+_WEBHOOKS = text(
+    """
+    SELECT 'pressroom_outbox_messages', count(*), ARRAY['webhook', 'queued']
+    FROM webhook_deliveries AS delivery JOIN webhooks ON webhooks.id = webhook_id
+    WHERE next_attempt_at IS NOT NULL AND is_active
+    UNION ALL
+    SELECT 'pressroom_outbox_oldest_age_seconds',
+      coalesce(extract(epoch FROM now() - min(delivery.created_at)), 0), ARRAY['webhook']
+    FROM webhook_deliveries AS delivery JOIN webhooks ON webhooks.id = webhook_id
+    WHERE next_attempt_at IS NOT NULL AND is_active AND failures = 0
+    UNION ALL
+    SELECT 'pressroom_webhooks', value, ARRAY[state] FROM (
+      SELECT count(*) FILTER (WHERE is_active AND failures = 0) AS working,
+        count(*) FILTER (WHERE is_active AND failures > 0) AS failing,
+        count(*) FILTER (WHERE NOT is_active) AS disabled
+      FROM webhooks
+    ) AS counted, LATERAL (VALUES
+      ('working', working), ('failing', failing), ('disabled', disabled)
+    ) AS shown (state, value)
+    """
+)
+"""The age is of receivers that answer: one that does not is no fault of this server."""
 _MEDIA = text("SELECT 'pressroom_media_bytes', coalesce(sum(bytes), 0), ARRAY[]::text[] FROM media")
 _CHANGES = text(
     """
@@ -150,6 +173,7 @@ CONTENT_SECONDS = 300.0
 REPLICATION = "replication"
 _COLLECTORS: Mapping[str, TextClause] = {
     "outbox": _OUTBOX,
+    "webhooks": _WEBHOOKS,
     "media": _MEDIA,
     "changes": _CHANGES,
     "maintenance": _MAINTENANCE,
@@ -228,6 +252,8 @@ async def _missing(connection: AsyncConnection) -> frozenset[str]:
     missing: set[str] = set()
     if not await connection.scalar(_HAS_TABLE):
         missing |= {"jobs", "backup"}
+    if not await connection.scalar(_HAS_WEBHOOKS):
+        missing.add("webhooks")
     if not await connection.scalar(_HAS_MAINTENANCE):
         missing.add("maintenance")
     return frozenset(missing)

@@ -42,6 +42,7 @@ class MailKind(StrEnum):
     RESET_PASSWORD = "reset_password"  # noqa: S105 - a kind of mail
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a kind of mail
     EMAIL_CHANGED = "email_changed"
+    WEBHOOK_DISABLED = "webhook_disabled"
 
 
 class UnsentMail(NamedTuple):

@@ -111,6 +111,15 @@ def oldest(
     )
 
 
+def lowest(batch: Batch, key: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    """Return the condition of the rows with the lowest keys: as many as the batch has.
+
+    For tables in the order of time without an index of it: no statement reads the whole table.
+    """
+    following = select(key).order_by(key).offset(batch.limit).limit(1).scalar_subquery()
+    return key < func.coalesce(following, 2**63 - 1)
+
+
 async def delete_oldest(
     session: AsyncSession,
     batch: Batch,

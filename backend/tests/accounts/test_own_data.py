@@ -31,6 +31,7 @@ from tests.factories import (
     create_revision,
     create_session,
     create_user,
+    create_webhook,
 )
 
 EXPORT = "/users/me/export"
@@ -44,7 +45,14 @@ NOT_EXPORTED = {
 """References to users whose rows are not exported, with the reason."""
 AUDITED = {("audit_events", "actor_id"), ("audit_events", "subject_id")}
 """Columns with ids of users that are no foreign keys."""
-SECRET = {"hashed_password", "token_hash", "previous_hash", "code_hash", "sealed_secret"}
+SECRET = {
+    "hashed_password",
+    "token_hash",
+    "previous_hash",
+    "code_hash",
+    "sealed_secret",
+    "sealed_previous_secret",
+}
 DERIVED = {
     "awaits_publication",
     "color",
@@ -75,6 +83,8 @@ OF_OTHERS = {
     "edited_at",
     "edited_by",
     "error",
+    "event_id",
+    "event_xid",
     "guest_name",
     "guest_url",
     "handled_at",
@@ -125,6 +135,7 @@ async def test_archive_has_the_rows_of_the_user(
         await create_media(session, owner=owner)
         await create_report(session, article=article, reporter=owner)
         await create_session(session, user=owner)
+        await create_webhook(session, owner=owner, url=f"https://{owner.username}.example.com/")
         await client.put(f"/articles/{article.id}/favorite", headers=bearer(owner))
     response = await _export(client, user)
     assert response.status_code == 200
@@ -135,7 +146,7 @@ async def test_archive_has_the_rows_of_the_user(
     assert list(files) == [each.name for each in own_data.FILES]
     assert [each["email"] for each in files["account"]] == [user.email]
     assert [each["content"] for each in files["comments"]] == [f"By {user.name}"]
-    for name in ("addresses", "articles", "media", "reports"):
+    for name in ("addresses", "articles", "media", "reports", "webhooks"):
         assert len(files[name]) == 1, name
     text = json.dumps(files)
     assert other.email not in text

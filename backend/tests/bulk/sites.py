@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
 
-from app.services.bulk.fetching import Fetcher, FetchLimits, is_public
+from app.services.bulk.fetching import Fetcher, FetchLimits
+from app.services.outgoing import is_public
 
 LOCAL = ip_address("127.0.0.1")
 FAST = FetchLimits(attempts=1, pause_seconds=0, file_seconds=20, silence_seconds=20)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.services.bulk import fetching
-from app.services.bulk.fetching import Fetcher, FetchLimits, NotFetched, is_public
+from app.services.bulk.fetching import Fetcher, FetchLimits, NotFetched
+from app.services.outgoing import is_public, resolve
 from tests.bulk.sites import FAST, Names, local_fetcher, moved, response, serve
 from tests.certificates import Certificates
 
@@ -305,4 +305,4 @@ class TestFiles:
             )
 
     async def test_names_are_resolved_by_the_system(self) -> None:
-        assert "127.0.0.1" in await fetching.resolve("localhost", 80)
+        assert "127.0.0.1" in await resolve("localhost", 80)

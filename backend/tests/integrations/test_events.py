@@ -1,11 +1,11 @@
 """Events: which ones database triggers write, their order of reading, and their deletion.
 
-Events of articles are written on commit, so these tests commit in a database of their own.
+Events of articles are written on commit, so these tests commit, on a server of their own.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +25,7 @@ from app.models import Article, User
 from app.models.integrations.event import EVENTS_CHANNEL
 from app.services.articles.changes import announce_due
 from app.services.integrations.events import AFTER, Position, latest_position
-from tests.databases import driver_url, migrated_database
+from tests.databases import driver_url
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -37,12 +37,6 @@ from tests.factories import (
 from tests.processes import DEADLINE
 
 BODY = "Long enough for an article."
-
-
-@pytest.fixture(scope="module")
-def committing_url() -> Iterator[str]:
-    with migrated_database() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

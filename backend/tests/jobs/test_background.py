@@ -39,7 +39,7 @@ def test_mail_delivery_depends_on_settings(
     names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     always = ["housekeeping", "rendering", "announcing", "changing tags"]
-    always += ["media cleanup", "first start"]
+    always += ["media cleanup", "first start", "webhooks"]
     both = [*always, "mail delivery"]
     assert names(environment=Environment.TEST) == always
     assert names(environment=Environment.TEST, smtp_host="mail") == both

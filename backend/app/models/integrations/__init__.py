@@ -1,1 +1,1 @@
-"""Tables for integrations: events."""
+"""Tables of integrations: events and webhooks."""

@@ -1,1 +1,1 @@
-"""Routes for integrations: streams and sockets."""
+"""Routes of integrations."""

@@ -1,1 +1,1 @@
-"""Schemas for integrations."""
+"""Schemas of integrations."""

@@ -236,6 +236,10 @@ async def _draft_email_notice(session: AsyncSession, mail: Mail) -> Draft:
     return Draft(MailText.EMAIL_CHANGED, mail.email, mail.user_id)
 
 
+async def _draft_webhook_notice(session: AsyncSession, mail: Mail) -> Draft:
+    return Draft(MailText.WEBHOOK_DISABLED, mail.email, mail.user_id)
+
+
 _DRAFTS: dict[MailKind, Callable[[AsyncSession, Mail], Awaitable[Draft]]] = {
     MailKind.REGISTER: _draft_registration,
     MailKind.VERIFY_EMAIL: _draft_verification,
@@ -243,10 +247,11 @@ _DRAFTS: dict[MailKind, Callable[[AsyncSession, Mail], Awaitable[Draft]]] = {
     MailKind.CHANGE_EMAIL: _draft_change,
     MailKind.PASSWORD_CHANGED: _draft_password_notice,
     MailKind.EMAIL_CHANGED: _draft_email_notice,
+    MailKind.WEBHOOK_DISABLED: _draft_webhook_notice,
 }
 
-NOTICES = frozenset({MailKind.PASSWORD_CHANGED, MailKind.EMAIL_CHANGED})
-"""Security notices. They have no limit that an attacker could exhaust to hide a change."""
+NOTICES = frozenset({MailKind.PASSWORD_CHANGED, MailKind.EMAIL_CHANGED, MailKind.WEBHOOK_DISABLED})
+"""Notices. They have no limit that an attacker could exhaust to hide a change."""
 
 
 def _user_with_email(email: str) -> Select[User]:

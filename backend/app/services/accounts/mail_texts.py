@@ -109,6 +109,17 @@ If it was not you, contact the operator of this installation at once:
 {site}
 """,
     )
+    WEBHOOK_DISABLED = Text(
+        "A webhook of yours at Pressroom was disabled",
+        """The receiver of one of your webhooks did not accept messages for three days, or refused
+them for good. The webhook was disabled. Its log shows why: GET /webhooks lists your webhooks.
+
+Once the receiver works again, enable the webhook. It then gets the events of the last two weeks
+that it has missed.
+
+{site}
+""",
+    )
 
 
 PAGES = {

@@ -30,6 +30,7 @@ from app.models.community.comment import Comment
 from app.models.community.favorite import Favorite
 from app.models.community.follow import Block, Follow
 from app.models.community.report import Report
+from app.models.integrations.webhook import Webhook
 from app.models.limit import LimitOverride
 from app.models.mail import Mail
 from app.models.media import Media
@@ -102,6 +103,14 @@ FILES = (
     ),
     OwnFile(
         "api-keys", ApiKey, "user_id", "id name hint scopes created_at expires_at last_used_at"
+    ),
+    OwnFile(
+        "webhooks",
+        Webhook,
+        "owner_id",
+        "id url description events tag author_id language payload_version is_active"
+        " disabled_reason failures failing_since paused_until last_success_at"
+        " previous_secret_until created_at updated_at",
     ),
     OwnFile("links-in-mails", AccountToken, "user_id", "id purpose email created_at expires_at"),
     OwnFile("second-factor", SecondFactor, "user_id", "created_at confirmed_at", None),

@@ -1,9 +1,7 @@
 """Download of images from an old site, which may be hostile or broken.
 
-Only public addresses are contacted. The name of a host is resolved once for each connection, all
-its addresses are checked, and the connection is made to one of them, so that another answer of the
-name server has no effect. Each redirect is a new request with the same checks. Proxies of the
-environment are not used.
+Only public addresses are contacted (services.outgoing). Each redirect is a new request with the
+same checks. Proxies of the environment are not used.
 
 A file has a time limit for everything, a host has one for all its files, and a host that keeps
 failing is not asked again.
@@ -12,20 +10,27 @@ failing is not asked again.
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from socket import SOCK_STREAM, getaddrinfo
 from typing import NamedTuple, Self
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
 from app import __version__
-from app.core.threads import FairThreadPool
 from app.services.media.uploading import storage_errors
+from app.services.outgoing import (
+    Address,
+    NotContacted,
+    PublicOnly,
+    Resolve,
+    is_certificate_error,
+    is_public,
+    parse_target,
+    resolve,
+)
 
 MAX_REDIRECTS = 5
 USER_AGENT = f"Pressroom/{__version__} (import of images)"
@@ -39,12 +44,6 @@ _OTHER_TYPES = (
     "video/",
     "audio/",
 )
-_NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
-"""Addresses that contain an IPv4 address in their last 32 bits (RFC 6052, RFC 8215)."""
-
-Address = IPv4Address | IPv6Address
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns the IP addresses of a host."""
 
 
 class NotFetched(Exception):
@@ -95,76 +94,6 @@ class FetchedFile(NamedTuple):
     """SHA-256 of its content."""
 
 
-def is_public(address: Address) -> bool:
-    """Return whether an IP address is a public one of the Internet.
-
-    An IPv6 address that contains an IPv4 address, as translators and tunnels use them, is public
-    only if that one is.
-    """
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-        if address.teredo is not None or address.is_site_local or address in _LOCAL_NAT64:
-            return False
-    return address.is_global and not (address.is_multicast or address.is_reserved)
-
-
-_resolving = FairThreadPool("resolve", size=4, what="names of hosts", max_jobs=1000)
-"""Threads of their own: a name server that does not answer must not block other work."""
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the IP addresses of a host. Raises OSError."""
-    found = await _resolving.run(lambda: getaddrinfo(host, port, type=SOCK_STREAM))
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
-
-
-class _PublicOnly(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, never to a name."""
-
-    def __init__(self, resolve: Resolve, allows: Callable[[Address], bool]) -> None:
-        self._resolve = resolve
-        self._allows = allows
-        self._network = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        async with asyncio.timeout(timeout):
-            addresses = await self._addresses(host, port)
-            for number, address in enumerate(addresses, 1):
-                try:
-                    return await self._network.connect_tcp(
-                        address, port, local_address=local_address, socket_options=socket_options
-                    )
-                except (httpcore.ConnectError, OSError):
-                    if number == len(addresses):
-                        raise
-        raise NotFetched("the host has no address", is_host=True)
-
-    async def _addresses(self, host: str, port: int) -> Sequence[str]:
-        """Return the addresses of a host. Raises NotFetched unless all of them are public."""
-        try:
-            texts = await self._resolve(host, port)
-        except (OSError, UnicodeError) as error:
-            raise NotFetched("the name of the host is unknown", is_host=True) from error
-        for text in texts:
-            if not self._allows(ip_address(text.partition("%")[0])):
-                raise NotFetched(f"the host has the address {text}, which is not public")
-        return texts[:4]
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 class _Host:
     """What is known of a host during an import."""
 
@@ -198,7 +127,7 @@ class Fetcher:
             max_connections=2 * self.limits.at_once,
             max_keepalive_connections=self.limits.at_once,
             keepalive_expiry=5,
-            network_backend=_PublicOnly(resolve, allows),
+            network_backend=PublicOnly(resolve, allows),
         )
 
     async def __aenter__(self) -> Self:
@@ -266,9 +195,9 @@ class Fetcher:
     @asynccontextmanager
     async def _request(self, url: str) -> AsyncIterator[httpcore.Response]:
         """Send a request. Raises NotFetched, also for errors while the block reads."""
-        target, host = _target(url)
         silence = self.limits.silence_seconds
         try:
+            target, host = parse_target(url)
             async with self._pool.stream(
                 "GET",
                 target,
@@ -288,10 +217,14 @@ class Fetcher:
                 },
             ) as response:
                 yield response
+        except NotContacted as error:
+            raise NotFetched(str(error), is_host=error.is_host) from error
         except (TimeoutError, httpcore.TimeoutException) as error:
             raise NotFetched("the host does not answer", is_host=True) from error
         except (httpcore.ConnectError, OSError) as error:
-            reason = "the certificate is not valid" if _is_certificate(error) else "no connection"
+            reason = (
+                "the certificate is not valid" if is_certificate_error(error) else "no connection"
+            )
             raise NotFetched(reason, is_temporary=True, is_host=True) from error
         except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
             raise NotFetched("the server closed the connection", is_temporary=True) from error
@@ -316,37 +249,6 @@ class Fetcher:
         if not size:
             raise NotFetched("the file is empty")
         return FetchedFile(path, digest.digest())
-
-
-def _target(url: str) -> tuple[httpcore.URL, bytes]:
-    """Return the URL for httpcore, and the header Host. Raises NotFetched."""
-    try:
-        parts = urlsplit(url)
-        name, port = parts.hostname or "", parts.port
-        host = name if ":" in name else name.encode("idna").decode("ascii")
-    except (ValueError, UnicodeError):
-        raise NotFetched("the address is not valid") from None
-    scheme = parts.scheme.lower()
-    if scheme not in {"http", "https"} or not host:
-        raise NotFetched("the address is not one of HTTP")
-    if parts.username is not None or parts.password is not None:
-        raise NotFetched("the address contains a user name")
-    path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    target = _encoded(path)
-    shown = f"[{host}]" if ":" in host else host
-    default = {"http": 80, "https": 443}[scheme]
-    header = shown if port in {None, default} else f"{shown}:{port}"
-    return httpcore.URL(
-        scheme=scheme.encode(), host=host.encode(), port=port or default, target=target
-    ), header.encode()
-
-
-def _encoded(path: str) -> bytes:
-    """Return a path with its query, percent-encoded where it is not."""
-    return "".join(
-        chr(byte) if 0x21 <= byte <= 0x7E and byte not in b'"<>\\^`{|}' else f"%{byte:02X}"
-        for byte in path.encode(errors="replace")
-    ).encode()
 
 
 def _joined(url: str, target: bytes) -> str:
@@ -381,11 +283,3 @@ def _require_file(response: httpcore.Response, *, max_bytes: int) -> None:
 
 def _too_large(max_bytes: int) -> str:
     return f"it is larger than {max_bytes} bytes"
-
-
-def _is_certificate(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

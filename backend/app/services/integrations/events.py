@@ -6,15 +6,16 @@ therefore delays the events of all that began after it.
 """
 
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import BigInteger, Integer, bindparam, func, select, tuple_
+from sqlalchemy import BigInteger, CursorResult, Integer, bindparam, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.db.reading import Reader
+from app.db.session import Database
 from app.models.integrations.event import HAPPENED, Event
-from app.services.purging import Batch, delete_oldest
+from app.services.purging import Batch, delete_oldest, lowest
 
 RETENTION = timedelta(days=14)
 """How long an event is kept: longer than deliveries are retried."""
@@ -66,12 +67,29 @@ async def purge(session: AsyncSession, batch: Batch) -> int:
 
     It examines only the events with the lowest ids: there is no index of their times.
     """
-    next_id = select(Event.id).order_by(Event.id).offset(batch.limit).limit(1).scalar_subquery()
+    old = Event.occurred_at < clock.now() - RETENTION
     return await delete_oldest(
-        session,
-        batch,
-        Event.id,
-        Event.occurred_at < clock.now() - RETENTION,
-        Event.id < func.coalesce(next_id, 2**63 - 1),
-        order_by=Event.id,
+        session, batch, Event.id, old, lowest(batch, Event.id), order_by=Event.id
     )
+
+
+_SET_POSITIONS = text("""
+    UPDATE webhooks SET event_xid = 0, event_id = coalesce(
+      (SELECT min(id) - 1 FROM events WHERE (xid, id) > (event_xid, event_id)),
+      (SELECT max(id) FROM events), 0
+    )
+""")
+_FORGET = text("UPDATE events SET xid = 0 WHERE xid <> 0")
+
+
+async def forget_transactions(database: Database) -> int:
+    """Move all events before those of later transactions; return how many.
+
+    After a restore into a new cluster, the numbers of transactions begin again. Readers would miss
+    all events until they are as high as before. Events that webhooks have not read yet are read,
+    some of them perhaps twice.
+    """
+    async with database.unit_of_work() as session:
+        await session.execute(_SET_POSITIONS)
+        moved = await session.execute(_FORGET)
+    return cast("CursorResult[Any]", moved).rowcount

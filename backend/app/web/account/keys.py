@@ -30,6 +30,8 @@ SCOPES = {
     Scope.ADDRESSES_WRITE: N_("Add, change and delete your addresses"),
     Scope.COMMUNITY_READ: N_("Read comments, favorites and reports as you"),
     Scope.COMMUNITY_WRITE: N_("Follow, favorite, comment, moderate and report"),
+    Scope.WEBHOOKS_READ: N_("List your webhooks and their deliveries"),
+    Scope.WEBHOOKS_WRITE: N_("Create, change, test and delete your webhooks"),
 }
 """What each scope allows."""
 

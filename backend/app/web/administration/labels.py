@@ -97,6 +97,11 @@ ACTIONS: Mapping[str, str] = {
     AuditAction.REQUEUE_MAILS: N_("Mails queued again"),
     AuditAction.CANCEL_MAIL: N_("Mail cancelled"),
     AuditAction.RUN_JOB: N_("Job run"),
+    AuditAction.CREATE_WEBHOOK: N_("Webhook created"),
+    AuditAction.UPDATE_WEBHOOK: N_("Webhook changed"),
+    AuditAction.DELETE_WEBHOOK: N_("Webhook deleted"),
+    AuditAction.ROTATE_WEBHOOK: N_("Secret of a webhook replaced"),
+    AuditAction.DISABLE_WEBHOOK: N_("Webhook disabled after failures"),
     AuditAction.BEGIN_MAINTENANCE: N_("Maintenance begun"),
     AuditAction.END_MAINTENANCE: N_("Maintenance ended"),
 }
@@ -112,6 +117,7 @@ SUBJECTS: Mapping[str, str] = {
     "comment": N_("Comment"),
     "report": N_("Report of a reader"),
     "mail": N_("Mail"),
+    "webhook": N_("Webhook"),
     "installation": N_("Server"),
 }
 MAILS: Mapping[str, str] = {
@@ -121,6 +127,7 @@ MAILS: Mapping[str, str] = {
     MailKind.RESET_PASSWORD: N_("Reset a password"),
     MailKind.PASSWORD_CHANGED: N_("The password has changed"),
     MailKind.EMAIL_CHANGED: N_("The email has changed"),
+    MailKind.WEBHOOK_DISABLED: N_("A webhook was disabled"),
 }
 MAIL_STATES: Mapping[str, str] = {
     MailState.SENT: N_("Sent"),

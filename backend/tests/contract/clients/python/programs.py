@@ -30,6 +30,7 @@ from native import (
     tags,
     trash,
     users,
+    webhooks,
 )
 from native.session import sign_up
 
@@ -39,7 +40,7 @@ def main(url: str) -> None:
     for program in (
         articles, addresses, api_keys, auth, bulk, changes, comments, favorites, feeds, health,
         index, media, previews, profiles, reports, revisions, search, tags, trash,
-        users,  # the last one, because it deletes the user
+        webhooks, users,  # the last one, because it deletes the user
     ):  # fmt: skip
         program.run(session)
     other = conduit_session.sign_up(url)

@@ -26,10 +26,11 @@ import { signUp } from './native/session.js';
 import * as tags from './native/tags.js';
 import * as trash from './native/trash.js';
 import * as users from './native/users.js';
+import * as webhooks from './native/webhooks.js';
 
 const native = [
   articles, auth, apiKeys, addresses, search, tags, comments, favorites, profiles, reports, revisions, previews, trash,
-  changes, feeds, media, bulk, health, index,
+  changes, feeds, media, bulk, health, index, webhooks,
   users, // the last one, because it deletes the user
 ];
 const conduit = [

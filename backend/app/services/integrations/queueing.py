@@ -1,0 +1,116 @@
+"""Queueing deliveries: each subscription reads the events after its position.
+
+The deliveries and the new position are written in one transaction, so each event is queued once.
+Processes share the subscriptions by row locks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.permissions import Action, roles_allowed_on_any
+from app.content.slugs import tag_key
+from app.core import clock
+from app.core.enums import Role
+from app.db.session import Database
+from app.models.accounts.user import User
+from app.models.integrations.event import HAPPENED, Event
+from app.models.integrations.webhook import Webhook, WebhookDelivery
+from app.services.integrations.events import AFTER
+
+BATCH = 500
+"""Events that one transaction reads."""
+MAX_PENDING = 1000
+"""Pending deliveries of a subscription. Then it reads no events until some are delivered."""
+
+_LATEST = (
+    select(Event.xid, Event.id)
+    .where(HAPPENED)
+    .order_by(Event.xid.desc(), Event.id.desc())
+    .limit(1)
+    .subquery()
+)
+_PENDING = (
+    select(func.count())
+    .select_from(
+        select(WebhookDelivery.id)
+        .where(
+            WebhookDelivery.webhook_id == Webhook.id, WebhookDelivery.next_attempt_at.is_not(None)
+        )
+        .limit(MAX_PENDING)
+        .correlate(Webhook)
+        .subquery()
+    )
+    .scalar_subquery()
+)
+_BEHIND = (
+    select(Webhook, User.role)
+    .join(User, User.id == Webhook.owner_id)
+    .join(
+        _LATEST, tuple_(Webhook.event_xid, Webhook.event_id) < tuple_(_LATEST.c.xid, _LATEST.c.id)
+    )
+    .where(Webhook.is_active, User.is_active, _PENDING < MAX_PENDING)
+    .order_by(Webhook.id)
+    .limit(1)
+    .with_for_update(of=Webhook, skip_locked=True)
+)
+
+
+async def queue_events(database: Database) -> int:
+    """Queue deliveries of new events for all active subscriptions; return how many."""
+    count = 0
+    while True:
+        async with database.unit_of_work() as session:
+            row = (await session.execute(_BEHIND)).one_or_none()
+            if row is None:
+                return count
+            count += await _queue(session, row.Webhook, row.role)
+
+
+async def _queue(session: AsyncSession, webhook: Webhook, role: Role) -> int:
+    parameters = {"xid": webhook.event_xid, "id": webhook.event_id, "limit": BATCH}
+    found: Sequence[Any] = (await session.execute(AFTER, parameters)).all()
+    if not found:
+        return 0
+    webhook.event_xid, webhook.event_id = found[-1].xid, found[-1].id
+    now = clock.now()
+    rows = [
+        {
+            "webhook_id": webhook.id,
+            "event_id": event.id,
+            "kind": event.kind,
+            "article_id": event.article_id,
+            "created_at": now,
+            "next_attempt_at": now,
+        }
+        for event in found
+        if is_wanted(webhook, event) and may_see(event, user_id=webhook.owner_id, role=role)
+    ]
+    if rows:
+        await session.execute(insert(WebhookDelivery), rows)
+    return len(rows)
+
+
+def may_see(event: Any, *, user_id: int, role: Role) -> bool:
+    """Return whether a user may get an event: a public one, their own, or any as administrator."""
+    return (
+        event.is_public
+        or role in roles_allowed_on_any(Action.MANAGE_WEBHOOKS)
+        or user_id in {event.user_id, event.data.get("author_id")}
+    )
+
+
+def is_wanted(webhook: Webhook, event: Any) -> bool:
+    """Return whether an event is of a subscribed kind, and passes the filters."""
+    data = event.data
+    return (
+        event.kind in webhook.events
+        and (webhook.author_id is None or webhook.author_id == data.get("author_id"))
+        and (webhook.language is None or webhook.language == data.get("language"))
+        and (
+            webhook.tag is None
+            or tag_key(webhook.tag) in {tag_key(name) for name in data.get("tags", ())}
+        )
+    )
