@@ -4,7 +4,7 @@ It adds triggers only, so its duration does not depend on table sizes. The paylo
 user. Sessions and keys that expire need no notification.
 
 Revision: 0034
-Revises: 0033
+Revises: 0033b
 """
 
 from alembic import op

@@ -1,4 +1,4 @@
-"""Fixtures: servers whose requests commit, with databases of their own.
+"""Fixtures: servers of their own for tests of events.
 
 Events become readable when all earlier transactions of the server have ended. On the shared server,
 these include transactions of other workers.
@@ -10,7 +10,6 @@ import pytest
 
 from app.core.config import Settings
 from tests import postgres
-from tests.databases import migrated_database
 from tests.integrations.streaming import LiveServer
 
 
@@ -22,15 +21,14 @@ def committing_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def live_settings(settings: Settings) -> Iterator[Settings]:
-    with migrated_database() as url:
-        yield settings.model_copy(
-            update={"database_url": url, "live_connections": 12, "live_connections_per_user": 4}
-        )
+def live_settings(settings: Settings, committing_url: str) -> Settings:
+    own = {"database_url": committing_url, "live_connections": 12, "live_connections_per_user": 4}
+    return settings.model_copy(update=own)
 
 
 @pytest.fixture(scope="module")
 async def server(live_settings: Settings) -> AsyncIterator[LiveServer]:
+    """A running server whose requests commit."""
     server = await LiveServer.start(live_settings)
     yield server
     await server.stop()

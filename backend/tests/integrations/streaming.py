@@ -136,6 +136,12 @@ class LiveServer:
         live: Live = self.app.state.live
         return live
 
+    async def without_connections(self) -> None:
+        """Wait until the server has noticed that its clients have left."""
+        async with asyncio.timeout(DEADLINE):
+            while self.live.connections:
+                await self.client.get("/health/live")
+
     @asynccontextmanager
     async def stream(
         self, headers: Mapping[str, str] | None = None, /, **query: Any

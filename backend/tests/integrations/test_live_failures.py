@@ -180,7 +180,7 @@ async def test_slow_reader_is_disconnected_and_continues(
     async with server.stream(**query) as fast:
         await fast.started()
         async with asyncio.timeout(DEADLINE):
-            while len(server.live._connections) > 1:
+            while server.live.connections > 1:
                 await comment()
                 assert (await fast.next()).data["comment_id"] == written[-1]
     with suppress(ConnectionError):  # the connection is reset

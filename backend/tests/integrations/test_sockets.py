@@ -205,6 +205,7 @@ async def test_one_user_has_a_limited_number_of_sockets(server: LiveServer) -> N
 
 
 async def test_sockets_without_a_token_are_counted(server: LiveServer) -> None:
+    await server.without_connections()
     sockets = [server.socket() for _ in range(12)]
     for socket in sockets:
         await socket.__aenter__()

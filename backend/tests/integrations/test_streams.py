@@ -352,13 +352,16 @@ async def test_one_user_has_a_limited_number_of_streams(server: LiveServer) -> N
 
 
 async def test_process_has_a_limited_number_of_streams(server: LiveServer) -> None:
+    await server.without_connections()
     streams = [server.stream() for _ in range(12)]
-    for each in streams:
-        await (await each.__aenter__()).started()
-    refused = await server.client.get(PATH)
-    assert (refused.status_code, refused.json()["code"]) == (503, "streams_full")
-    for each in streams:
-        await each.__aexit__(None, None, None)
+    opened = [await each.__aenter__() for each in streams]  # kept: they would close otherwise
+    for each in opened:
+        await each.started()
+    async with server.stream() as stream:
+        assert stream.response.status_code == 503
+        assert (await stream.response.aread()).count(b"streams_full")
+    for context in streams:
+        await context.__aexit__(None, None, None)
 
 
 async def test_head_has_no_events(server: LiveServer) -> None:

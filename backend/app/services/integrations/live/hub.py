@@ -164,6 +164,11 @@ class Live:
         return self._database is not None and not self.is_draining
 
     @property
+    def connections(self) -> int:
+        """The number of open connections, also of sockets that have not authenticated yet."""
+        return len(self._connections) + self._arriving
+
+    @property
     def database(self) -> Database:
         """The database. Raises ServerStopping while the process does not serve."""
         if self._database is None:
@@ -200,7 +205,7 @@ class Live:
     @contextmanager
     def arriving(self) -> Iterator[None]:
         """Count a socket that has not authenticated yet. Raises StreamsFull."""
-        if len(self._connections) + self._arriving >= self._max_connections:
+        if self.connections >= self._max_connections:
             _count_closed("full")
             raise StreamsFull
         self._arriving += 1
