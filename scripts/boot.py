@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from typing import Any
 import hardening
 import observing
 import smoke
-from containers import Project, project_name, stop_on_terminate, why_no_docker
+from containers import Project, exit_status, project_name, why_no_docker
 
 SERVICES = "docker-compose.yml"
 OBSERVE = "docker-compose.observe.yml"
@@ -247,33 +246,23 @@ def boot_for_production() -> None:
         check_outage(project, client)
 
 
+def boot() -> None:
+    """Test the stack with both settings."""
+    with ThreadPoolExecutor(1) as beside:
+        # Images are built meanwhile. If that fails, the start of the stack shows why.
+        images = ("nginx-exporter", "backup", "barman")
+        beside.submit(smoke_project(OBSERVE, BACKUP).run_captured, "build", *images)
+        boot_for_development()
+    boot_for_production()
+    print("the stack works")
+
+
 def main() -> int:
     """Return the exit status."""
     if problem := why_no_docker():
         print(f"`make smoke` requires containers: {problem}.", file=sys.stderr)
         return 2
-    stop_on_terminate()
-    try:
-        with ThreadPoolExecutor(1) as beside:
-            # Images are built meanwhile. If that fails, the start of the stack shows why.
-            images = ("nginx-exporter", "backup", "barman")
-            beside.submit(smoke_project(OBSERVE, BACKUP).run_captured, "build", *images)
-            boot_for_development()
-        boot_for_production()
-    except (
-        smoke.SmokeError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        KeyError,
-        subprocess.TimeoutExpired,
-    ) as error:
-        print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print("the stack works")
-    return 0
+    return exit_status(boot, smoke.SmokeError)
 
 
 if __name__ == "__main__":

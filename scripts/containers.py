@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -171,6 +172,30 @@ class Project:
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
             signal.signal(signal.SIGINT, previous)
+
+
+def exit_status(check: Callable[[], None], *failures: type[Exception]) -> int:
+    """Run checks of containers, and return the exit status: 130 if they are interrupted.
+
+    A failure is printed. `failures` are more errors than those of containers and of their answers.
+    """
+    expected: tuple[type[Exception], ...] = (
+        *failures,
+        RuntimeError,
+        OSError,
+        ValueError,
+        KeyError,
+        subprocess.SubprocessError,
+    )
+    stop_on_terminate()
+    try:
+        check()
+    except expected as error:
+        print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def stop_on_terminate() -> None:

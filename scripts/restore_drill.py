@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from boot import free_port
-from containers import Project, project_name, stop_on_terminate, why_no_docker
+from containers import Project, exit_status, project_name, why_no_docker
 from smoke import Client, SmokeError, expect, require
 
 FILES = ("docker-compose.yml", "docker-compose.backup.yml")
@@ -457,34 +457,24 @@ class Drill:
             print(f"| {' | '.join(row)} |")
 
 
+def drill() -> None:
+    """Run the drill in a stack, and remove it."""
+    stack = Stack()
+    started = time.monotonic()
+    # Builds the images. The database starts alone: the drill measures the others.
+    with stack.project.running("db"):
+        if stack.project.run_captured("build", seconds=900).returncode != 0:
+            raise SmokeError("the images cannot be built")
+        Drill(stack).run()
+    print(f"\nBoth restores are complete ({time.monotonic() - started:.0f} s)")
+
+
 def main() -> int:
     """Return the exit status."""
     if problem := why_no_docker():
         print(f"`make restore-drill` requires containers: {problem}.", file=sys.stderr)
         return 2
-    stop_on_terminate()
-    stack = Stack()
-    started = time.monotonic()
-    try:
-        # Builds the images. The database starts alone: the drill measures the others.
-        with stack.project.running("db"):
-            if stack.project.run_captured("build", seconds=900).returncode != 0:
-                raise SmokeError("the images cannot be built")
-            Drill(stack).run()
-    except (
-        SmokeError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        KeyError,
-        subprocess.SubprocessError,
-    ) as error:
-        print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"\nBoth restores are complete ({time.monotonic() - started:.0f} s)")
-    return 0
+    return exit_status(drill, SmokeError)
 
 
 if __name__ == "__main__":

@@ -148,9 +148,9 @@ def format_day(value: date | datetime, style: Style = "medium") -> str:
     return format_date(value, style, locale=current_locale())
 
 
-def format_moment(value: datetime, style: Style = "medium") -> str:
-    """Return a date with the time in UTC. `style`: short, medium, long or full."""
-    return format_datetime(value, style, tzinfo=UTC, locale=current_locale())
+def format_moment(value: datetime, style: Style = "medium", zone: tzinfo = UTC) -> str:
+    """Return a date with the time in a time zone. `style`: short, medium, long or full."""
+    return format_datetime(value, style, tzinfo=zone, locale=current_locale())
 
 
 def format_clock(value: datetime, zone: tzinfo = UTC) -> str:

@@ -22,6 +22,7 @@ from app.web.assets import Assets
 from app.web.forms import form_of
 from app.web.navigation import studio_entries
 from app.web.security import page_headers
+from app.web.zones import time_zone
 
 TEMPLATES = BACKEND_DIR / "app" / "web" / "templates"
 PRIVATE = "private, no-store"
@@ -80,6 +81,7 @@ def create_renderer(settings: Settings) -> Renderer:
     }
     environment.globals |= {
         "asset": assets.url,
+        "time_zone": time_zone,
         "reader_url": lambda path="": f"{settings.web_prefix}{path}",
         "site": {
             "title": settings.site_title,

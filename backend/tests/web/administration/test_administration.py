@@ -1,6 +1,6 @@
 """Pages of administrators: users, keys, the audit trail, mails, settings and health."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from app.db.session import Database
 from app.models import ApiKey, LimitOverride, Mail, SecondFactor, User, UserSession
 from app.services import maintenance
 from app.services.accounts.second_factor import remove_second_factor
+from app.web import localization, zones
 from tests.factories import PASSWORD, create_api_key, create_article, create_user
 from tests.test_operations import identity_of
 from tests.web.conftest import SignIn
@@ -206,6 +207,19 @@ async def test_audit_trail(pages: httpx.AsyncClient, admin: User) -> None:
     assert "Nothing recorded" in none.text
     for actor in ("x", "%00", "unknown@example.com"):
         assert "Nothing recorded" in (await visit(pages, f"/studio/admin/audit?actor={actor}")).text
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati"])
+async def test_audit_trail_in_the_zone_of_the_visitor(
+    pages: httpx.AsyncClient, admin: User, zone: str
+) -> None:
+    await sign_in_with_form(pages, admin)
+    pages.cookies.set(zones.COOKIE, zone)
+    shown = await visit(pages, "/studio/admin/audit?action=LOGIN")
+    assert shown.xpath("//thead//th")[0].text == f"Time ({zone})"
+    (time,) = shown.xpath("//tbody//time")
+    moment = datetime.fromisoformat(time.get("datetime"))
+    assert time.text == localization.format_moment(moment, zone=zones.find_zone(zone))
 
 
 async def test_audit_trail_of_a_user(pages: httpx.AsyncClient, admin: User, user: User) -> None:
