@@ -211,6 +211,7 @@ def main(arguments: Sequence[str], wrk: str) -> None:
         generator.warm_up(server, workload, 2)
         rows = [_memory(server, clients, IDLE_STREAMS // part)]
         rows.append(_delay(server, clients, BUSY_STREAMS // part, articles[0]))
+        rows.append(_share(server, clients, BUSY_STREAMS // part, articles))
         rows += _reads(
             server=server,
             clients=clients,
@@ -276,6 +277,26 @@ def _delay(server: Server, clients: Clients, streams: int, article: Written) -> 
     print(f"the last of {streams} streams: {median:.3f} s, at most {worst:.3f} s", flush=True)
     name = f"from the request of a change to the last of {streams:,} streams"
     return [name, f"{median:.2f} s, at most {worst:.2f} s", "1 s"]
+
+
+def _share(
+    server: Server, clients: Clients, streams: int, articles: Sequence[Written]
+) -> list[str]:
+    """Measure the CPU time that streams add to writes. Other programs change it less than rates."""
+    shares = []
+    for number in (0, streams):
+        clients.open(number)
+        with clients.writing(articles) as statuses:
+            time.sleep(2)
+            started, before, written = time.perf_counter(), server.cpu_seconds(), len(statuses)
+            time.sleep(8)
+            seconds = time.perf_counter() - started
+            shares.append((server.cpu_seconds() - before) / seconds * 100)
+            rate = (len(statuses) - written) / seconds
+        print(f"{number} streams: {shares[-1]:.1f} % CPU with {rate:.0f} writes/s", flush=True)
+    clients.close()
+    name = f"CPU time of {streams:,} streams with {WRITES_PER_SECOND} writes a second"
+    return [name, f"{shares[1] - shares[0]:.0f} % of a processor", "-"]
 
 
 def _reads(
