@@ -380,6 +380,7 @@ class TestAfterRestore:
             "counts of login attempts reset: 1",
             "upload reservations released: 1",
             "images restored: 0",
+            "events reordered: 1",
             "change feeds restarted: 1",
         ]
         left = "SELECT 1 FROM user_sessions WHERE revoked_at IS NULL"

@@ -28,6 +28,7 @@ from tests.factories import (
     create_report,
     create_revision,
     create_user,
+    create_webhook,
 )
 from tests.test_lists import statements
 
@@ -37,6 +38,7 @@ NEW: dict[str, Any] = {
     "scopes": ["articles:read"],
     "password": PASSWORD,
 }
+WEBHOOK = {"url": "https://example.com/hook", "events": ["article.published"]}
 ARTICLE = {"title": "Title", "content": "Long enough."}
 ADDRESS = {"label": "home", "line1": "1 Street", "city": "Town", "country": "GB"}
 
@@ -378,6 +380,18 @@ ROUTES: dict[Scope, list[tuple[str, str, Any, int]]] = {
         ("PUT", "/users/{user_id}/addresses/{address_id}", ADDRESS, 200),
         ("DELETE", "/users/{user_id}/addresses/{address_id}", None, 204),
     ],
+    Scope.WEBHOOKS_READ: [
+        ("GET", "/webhooks", None, 200),
+        ("GET", "/webhooks/{webhook_id}", None, 200),
+        ("GET", "/webhooks/{webhook_id}/deliveries", None, 200),
+    ],
+    Scope.WEBHOOKS_WRITE: [
+        ("POST", "/webhooks", WEBHOOK, 201),
+        ("PATCH", "/webhooks/{webhook_id}", {"description": "New"}, 200),
+        ("POST", "/webhooks/{webhook_id}/secret", None, 200),
+        ("POST", "/webhooks/{webhook_id}/test", None, 202),
+        ("DELETE", "/webhooks/{webhook_id}", None, 204),
+    ],
 }
 
 
@@ -401,6 +415,7 @@ class TestScopes:
             "report_id": (await create_report(session, article=draft, reporter=other)).id,
             "address_id": (await create_address(session, user=user)).id,
             "media_id": (await create_media(session, owner=user)).id,
+            "webhook_id": (await create_webhook(session, owner=user))[0].id,
         }
         key = await create_key(client, user, scope)
         others = await create_key(client, user, *(set(Scope) - {scope}))

@@ -133,7 +133,7 @@ class TestRoundTrip:
 class TestRefusals:
     def test_database_with_rows(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.create(capsys)
-        assert "The database is not empty: media has rows" in error_of(capsys, "restore")
+        assert "The database is not empty: events has rows" in error_of(capsys, "restore")
         assert len(fetch(site.url, "SELECT 1 FROM media")) == 5
 
     @pytest.mark.parametrize("changed", ["counts", "revision", "signature"])

@@ -17,6 +17,7 @@ from app.models.accounts.second_factor import RecoveryCode, SecondFactor
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
 from app.models.articles.preview_link import PreviewLink
+from app.models.integrations.webhook import Webhook
 from app.services.accounts import account_tokens
 
 REMOVED_BY_OWNER: Sequence[InstrumentedAttribute[int] | InstrumentedAttribute[int | None]] = (
@@ -25,6 +26,7 @@ REMOVED_BY_OWNER: Sequence[InstrumentedAttribute[int] | InstrumentedAttribute[in
     SecondFactor.user_id,
     RecoveryCode.user_id,
     PreviewLink.created_by,
+    Webhook.owner_id,  # would send events of the owner to the attacker
     Address.user_id,
 )
 """Rows that give access or are personal. Articles and comments stay."""
