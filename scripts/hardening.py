@@ -17,8 +17,8 @@ BACKUP = ("backup", "barman")
 """The services of docker-compose.backup.yml that stay."""
 RUNNING = SERVICES + OBSERVING + BACKUP
 ENDED = ("migrate", "barman-role")
-MAX_MEGABYTES_OVER_BASE = 142
-"""The largest parts: image codecs 16, S3 client 13, syntax highlighting 10."""
+MAX_MEGABYTES_OVER_BASE = 152
+"""The largest parts: image codecs 16, S3 client 13, syntax highlighting 10, tools for agents 9."""
 
 # Runs in the backend's container, and prints what does not belong in the image.
 FIND_TOOLS = """

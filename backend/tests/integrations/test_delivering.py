@@ -417,8 +417,9 @@ class TestFailures:
             writer.write(BROKEN if data["article"]["id"] == article.id else OK)
 
         receiver.answer = answer
+        published_at = clock.now()  # the database's clock does not move: later ones are scheduled
         for _ in range(30):
-            await article_of(database, author)
+            await article_of(database, author, published_at=published_at)
             await deliver(database)
             move(timedelta(hours=6))
         webhook = await stored(database, webhook_id)
