@@ -82,10 +82,11 @@ _DUE = (
             _earlier.id < WebhookDelivery.id,
         ),
     )
-    .order_by(WebhookDelivery.id)
+    .order_by(WebhookDelivery.attempts, WebhookDelivery.id)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
+"""New deliveries come first: one that always fails must not be the only one that is tried."""
 _CLAIM = (
     update(WebhookDelivery)
     .where(WebhookDelivery.id == _DUE.scalar_subquery())
