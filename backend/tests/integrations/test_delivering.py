@@ -417,10 +417,10 @@ class TestFailures:
             writer.write(BROKEN if data["article"]["id"] == article.id else OK)
 
         receiver.answer = answer
-        published_at = clock.now()  # the database's clock does not move: later ones are scheduled
-        for _ in range(30):
-            await article_of(database, author, published_at=published_at)
-            await deliver(database)
+        now = clock.now()  # the database has its own clock: later ones would be scheduled
+        for number in range(15):
+            await article_of(database, author, published_at=now)
+            assert await deliver(database) == 1, number
             move(timedelta(hours=6))
         webhook = await stored(database, webhook_id)
         assert webhook.is_active
@@ -428,6 +428,27 @@ class TestFailures:
         assert (failed.next_attempt_at, failed.delivered_at) == (None, None)
         async with database.unit_of_work() as session:
             assert list(await session.scalars(select(Mail))) == []
+
+    async def test_failing_message_does_not_hold_a_paused_webhook(
+        self, database: Database, receiver: Receiver, move: Move
+    ) -> None:
+        """After a pause, a message that has not failed yet is tried first."""
+        author = await author_of(database)
+        webhook_id, _ = await webhook_of(database, receiver.url)
+        await article_of(database, author)
+        receiver.answer = BROKEN
+        await deliver(database)
+        async with database.unit_of_work() as session:
+            long_ago = clock.now() - GIVE_UP_AFTER + timedelta(hours=1)
+            failing = {"failures": PAUSE_AFTER, "failing_since": long_ago}
+            await session.execute(update(Webhook).values(**failing))
+        await article_of(database, author)
+        move(timedelta(hours=1))
+        receiver.answer = OK
+        first = len(receiver.messages)
+        assert await deliver(database) == 2
+        assert receiver.messages[first].id != receiver.messages[0].id
+        assert (await stored(database, webhook_id)).is_active
 
     async def test_paused_webhook_tries_one_at_a_time(
         self, database: Database, receiver: Receiver, move: Move
