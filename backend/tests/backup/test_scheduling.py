@@ -20,7 +20,6 @@ from tests.processes import wait_until
 
 pytestmark = pytest.mark.usefixtures("restored_environment")
 
-PYTHON = sys.executable
 START = datetime(2026, 11, 30, 4, tzinfo=UTC)
 SUCCEEDED = """
     INSERT INTO job_runs (job, started_at, finished_at, rows, host)
@@ -38,9 +37,8 @@ class Commands:
         self.answer("""echo '{"ok": true}'""")
 
     def answer(self, script: str) -> None:
-        """Run this script of `sh` from now on. $4 is the command, such as `create`."""
-        self.program.write_text(f'#!/bin/sh\necho "$4" >>{self.log}\n{script}\n')
-        self.program.chmod(0o755)
+        """Run this script of `sh` from now on. $2 is the command, such as `create`."""
+        self.program.write_text(f'echo "$2" >>{self.log}\n{script}\n')
 
     @property
     def ran(self) -> list[str]:
@@ -61,7 +59,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
 @pytest.fixture
 def commands(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     commands = Commands(tmp_path)
-    monkeypatch.setattr(sys, "executable", str(commands.program))
+    monkeypatch.setattr(scheduling, "PROGRAM", ("sh", str(commands.program)))
     monkeypatch.setattr(scheduling, "FAILED", tmp_path / "failed")
     monkeypatch.setenv("DATABASE_URL", fresh_database)
     get_settings.cache_clear()
@@ -135,7 +133,7 @@ def test_failure_is_one_sentence_and_the_next_command_is_left_out(
 def test_failure_is_repeated_and_shown_until_all_succeed(
     schedule: Schedule, commands: Commands, now: Callable[[timedelta], None]
 ) -> None:
-    commands.answer("""[ "$4" = prune ] && exit 1; echo '{}'""")
+    commands.answer("""[ "$2" = prune ] && exit 1; echo '{}'""")
     assert waits(schedule) == [RETRY, timedelta(hours=168)]
     assert scheduling.FAILED.exists()
     now(RETRY - timedelta(seconds=1))
@@ -150,7 +148,7 @@ def test_failure_is_repeated_and_shown_until_all_succeed(
 def test_backup_without_files_of_some_images_counts_as_made(
     schedule: Schedule, commands: Commands
 ) -> None:
-    commands.answer("""echo '{"ok": true}'; [ "$4" = create ] && exit 3; exit 0""")
+    commands.answer("""echo '{"ok": true}'; [ "$2" = create ] && exit 3; exit 0""")
     assert waits(schedule)[0] == timedelta(hours=24)
     assert commands.ran == ["create", "prune", "verify"]
     assert not scheduling.FAILED.exists()
@@ -180,7 +178,7 @@ time.sleep(60)
 def test_stop_interrupts_the_command_and_starts_no_other(
     schedule: Schedule, commands: Commands, lines: list[dict[str, Any]]
 ) -> None:
-    commands.answer(f"exec {PYTHON} -c '{WAITS}' {commands.log}")
+    commands.answer(f"exec {sys.executable} -c '{WAITS}' {commands.log}")
     thread = threading.Thread(target=schedule.run)
     thread.start()
     try:

@@ -17,6 +17,8 @@ from app.core.errors import PressroomError
 from app.services import job_runs
 from app.services.backup import recording
 
+PROGRAM: Sequence[str] = (sys.executable, "-m", "app.cli")
+"""The `pressroom` command."""
 RETRY = timedelta(minutes=15)
 """The time from a failed run to the next attempt."""
 FAILED = Path(tempfile.gettempdir()) / "pressroom-backup-failed"
@@ -104,7 +106,7 @@ class Schedule:
     def _succeeds(self, command: Sequence[str]) -> bool:
         if self._stopped.is_set():
             return False
-        arguments = [sys.executable, "-m", "app.cli", "backup", *command, "--json", *self._options]
+        arguments = [*PROGRAM, "backup", *command, "--json", *self._options]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as self._process:  # noqa: S603 - our own program
             output, _ = self._process.communicate()
         status = self._process.returncode
