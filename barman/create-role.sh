@@ -14,4 +14,6 @@ GRANT pg_read_all_settings, pg_read_all_stats, pg_checkpoint TO pressroom_barman
 -- Barman does not start without these, although pg_basebackup needs only some of them.
 GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean), pg_switch_wal(),
   pg_create_restore_point(text) TO pressroom_barman;
+-- To find out whether the server still has what the slot needs.
+GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO pressroom_barman;
 SQL

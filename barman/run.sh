@@ -14,9 +14,12 @@ slot() {
 }
 
 # The server no longer has the WAL that follows the archive: it marks a slot as lost if that would hold back more than
-# BARMAN_MAX_WAL, and a receiver with a new slot fails at once, before the slot has a position.
+# BARMAN_MAX_WAL. A receiver with a new slot fails, before or after it has given the slot a position. There,
+# wal_status can be `reserved` even if the file is gone.
 replace_lost_slot() {
-  [ "$(slot "wal_status = 'lost' OR (NOT active AND restart_lsn IS NULL)")" = t ] || return
+  local is_gone='restart_lsn < pg_current_wal_flush_lsn()
+    AND pg_walfile_name(restart_lsn + 1) NOT IN (SELECT name FROM pg_ls_waldir())'
+  [ "$(slot "wal_status = 'lost' OR (NOT active AND (restart_lsn IS NULL OR $is_gone))")" = t ] || return
   echo "WAL is missing in the archive: the server no longer has it. Starting again with a new base backup" >&2
   barman --quiet archive-wal pressroom
   barman receive-wal --drop-slot pressroom && keep_partial && touch $home/backup-needed
