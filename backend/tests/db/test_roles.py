@@ -115,7 +115,8 @@ def test_owner_without_the_right_to_create_roles(server: Server) -> None:
     ]
     with pytest.raises(SetupError, match="pressroom_app of DATABASE_URL cannot log in"):
         migrate.upgrade(urls[0], application_url=urls[1])
-    execute(server.url, f"ALTER ROLE {ROLE} PASSWORD 'w'")
+    create = f"CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL;"
+    execute(server.url, f"DO $$ BEGIN {create} END $$", f"ALTER ROLE {ROLE} PASSWORD 'w'")
     migrate.upgrade(urls[0], application_url=urls[1])
     assert fetch(urls[1], "SELECT count(*) FROM users")[0][0] == 0
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
