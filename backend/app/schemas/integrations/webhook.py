@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    StrictBool,
     StringConstraints,
     model_validator,
 )
@@ -103,7 +104,7 @@ class WebhookUpdate(Input):
     author_id: Annotated[Id | None, Field(description=_AUTHOR)] = omitted()
     language: Annotated[Language | None, Field(description=_LANGUAGE)] = omitted()
     payload_version: PayloadVersion = omitted()
-    is_active: bool = omitted()
+    is_active: StrictBool = omitted()
 
 
 class WebhookQuery(CursorQuery):

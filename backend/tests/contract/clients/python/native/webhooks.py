@@ -7,7 +7,6 @@ from native_client.api.webhooks import (
 )
 from native_client.models import (
     DeliveryResponse,
-    EventKind,
     WebhookCreate,
     WebhookCreated,
     WebhookResponse,
@@ -18,7 +17,7 @@ from native.session import Session
 
 
 def run(session: Session) -> None:
-    new = WebhookCreate(url="https://example.com/hook", events=[EventKind.ARTICLE_PUBLISHED])
+    new = WebhookCreate(url="https://example.com/hook", events=["article.published"])
     created = create_webhook.sync(client=session.client, body=new)
     assert isinstance(created, WebhookCreated), created
     assert created.secret.startswith("whsec_")
