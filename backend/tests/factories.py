@@ -15,6 +15,7 @@ from app.content.markdown import render_comment, render_sync
 from app.content.slugs import slugify
 from app.core import clock
 from app.core.enums import EventKind, ImportState, Role
+from app.db.session import Database
 from app.models import (
     Address,
     ApiKey,
@@ -234,6 +235,18 @@ async def create_media(session: AsyncSession, *, owner: User | None) -> Media:
     session.add(media)
     await session.flush()
     return media
+
+
+async def author_of(database: Database, **columns: Any) -> User:
+    """Create a user in a unit of work of its own."""
+    async with database.unit_of_work() as session:
+        return await create_user(session, **columns)
+
+
+async def article_of(database: Database, author: User, **columns: Any) -> Article:
+    """Create an article in a unit of work of its own."""
+    async with database.unit_of_work() as session:
+        return await create_article(session, author=author, **columns)
 
 
 async def create_webhook(

@@ -228,7 +228,7 @@ END
 $$
 """
 
-# Without the folder: whoever knows it sees the image, which may belong to a draft.
+# The folder is left out: its name gives access to the image, which may belong to a draft.
 MEDIA_NOTE_EVENT = """
 CREATE FUNCTION public.media_note_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

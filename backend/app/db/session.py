@@ -245,8 +245,25 @@ async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[
     return connection
 
 
-async def _connect_to(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
-    return await connect_to(url, **_connect_options(settings, max_statement_seconds=0))
+async def _connect_to(
+    url: str, settings: Settings, **server_settings: str
+) -> "asyncpg.Connection[Any]":
+    options = _connect_options(settings, max_statement_seconds=0)
+    options["server_settings"] |= server_settings
+    return await connect_to(url, **options)
+
+
+@asynccontextmanager
+async def _own_connection(
+    url: str, settings: Settings, **server_settings: str
+) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """Open a connection outside of the pools, and close it after the block."""
+    connection = await _connect_to(url, settings, **server_settings)
+    try:
+        yield connection
+    finally:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=settings.database_connect_timeout)
 
 
 @asynccontextmanager
@@ -256,8 +273,7 @@ async def _hold_lock(url: str, settings: Settings, lock: int) -> AsyncIterator[b
     The lock belongs to a transaction, because poolers may share connections between transactions.
     It has no snapshot while it is idle, so that VACUUM can remove rows.
     """
-    connection = await _connect_to(url, settings)
-    try:
+    async with _own_connection(url, settings) as connection:
         try:
             await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
             is_held: bool = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock)
@@ -265,9 +281,6 @@ async def _hold_lock(url: str, settings: Settings, lock: int) -> AsyncIterator[b
             log_database_error(error)
             raise ServiceUnavailable from error
         yield is_held
-    finally:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await connection.close(timeout=settings.database_connect_timeout)
 
 
 class _Listener:
@@ -289,10 +302,7 @@ class _Listener:
 
 @asynccontextmanager
 async def _listen(url: str, settings: Settings, handlers: Handlers) -> AsyncIterator[Listener]:
-    options = _connect_options(settings, max_statement_seconds=0)
-    options["server_settings"]["application_name"] = LISTENER
-    connection = await connect_to(url, **options)
-    try:
+    async with _own_connection(url, settings, application_name=LISTENER) as connection:
         listener = _Listener(connection, settings.database_connect_timeout)
         try:
             for channel, handle in handlers.items():
@@ -303,9 +313,6 @@ async def _listen(url: str, settings: Settings, handlers: Handlers) -> AsyncIter
             log_database_error(error)
             raise ServiceUnavailable from error
         yield listener
-    finally:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            await connection.close(timeout=settings.database_connect_timeout)
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:

@@ -25,12 +25,12 @@ from app.core.enums import Role
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.main import create_app
-from app.models import Article, User
+from app.models import User
 from app.schemas.articles.change import MAX_CHANGES
 from app.services.articles.changes import announce_due, begin_generation
 from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url, migrated_database
-from tests.factories import PASSWORD, bearer, create_article, create_user
+from tests.factories import PASSWORD, article_of, author_of, bearer, create_article
 from tests.processes import DEADLINE
 
 LOCK = 1717921124
@@ -123,16 +123,6 @@ async def follower(client: httpx.AsyncClient) -> Follower:
     start = (await client.get("/changes", params={"cursor": "latest"})).json()
     assert start["changes"] == []
     return Follower(client, start["next"])
-
-
-async def author_of(database: Database, **columns: Any) -> User:
-    async with database.unit_of_work() as session:
-        return await create_user(session, **columns)
-
-
-async def article_of(database: Database, author: User, **columns: Any) -> Article:
-    async with database.unit_of_work() as session:
-        return await create_article(session, author=author, **columns)
 
 
 async def run(database: Database, statement: str, **parameters: Any) -> None:

@@ -35,6 +35,8 @@ from app.services.integrations.queueing import queue_events
 from app.services.integrations.sending import Outcome
 from tests.databases import delete_all_rows
 from tests.factories import (
+    article_of,
+    author_of,
     create_article,
     create_comment,
     create_media,
@@ -99,16 +101,6 @@ async def webhook_of(
     async with database.unit_of_work() as session:
         webhook, secret = await create_webhook(session, owner=owner, url=url, **columns)
         return webhook.id, secret
-
-
-async def author_of(database: Database, **columns: Any) -> User:
-    async with database.unit_of_work() as session:
-        return await create_user(session, **columns)
-
-
-async def article_of(database: Database, author: User, **columns: Any) -> Article:
-    async with database.unit_of_work() as session:
-        return await create_article(session, author=author, **columns)
 
 
 async def edit(database: Database, article: Article, title: str) -> None:

@@ -21,13 +21,14 @@ from app.core.enums import CommentPolicy, CommentStatus, EventKind
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.main import create_app
-from app.models import Article, User
 from app.models.integrations.event import EVENTS_CHANNEL
 from app.services.articles.changes import announce_due
 from app.services.integrations.events import AFTER, Position, latest_position
 from tests.databases import driver_url
 from tests.factories import (
     PASSWORD,
+    article_of,
+    author_of,
     bearer,
     create_article,
     create_comment,
@@ -85,16 +86,6 @@ class Reading:
 async def reading(database: Database) -> Reading:
     async with database.unit_of_work() as session:
         return Reading(database, await latest_position(session))
-
-
-async def author_of(database: Database, **columns: Any) -> User:
-    async with database.unit_of_work() as session:
-        return await create_user(session, **columns)
-
-
-async def article_of(database: Database, author: User, **columns: Any) -> Article:
-    async with database.unit_of_work() as session:
-        return await create_article(session, author=author, **columns)
 
 
 async def run(database: Database, statement: str, **parameters: Any) -> None:

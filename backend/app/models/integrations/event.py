@@ -47,7 +47,9 @@ class Event(Base):
 
 Index("ix_events_position", Event.xid, Event.id)
 
-HAPPENED: ColumnElement[bool] = Event.xid < cast(
+HORIZON: ColumnElement[int] = cast(
     cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), String), BigInteger
 )
+"""All transactions below it have ended."""
+HAPPENED: ColumnElement[bool] = Event.xid < HORIZON
 """Whether all transactions up to that of the event have ended."""

@@ -40,25 +40,26 @@ _EVENT = (
     Event.occurred_at,
     Event.data,
 )
+IS_AFTER = tuple_(Event.xid, Event.id) > tuple_(
+    bindparam("xid", type_=BigInteger), bindparam("id", type_=BigInteger)
+)
+"""Whether an event is after a position. Parameters: `xid`, `id`."""
 AFTER = (
     select(*_EVENT)
-    .where(
-        tuple_(Event.xid, Event.id)
-        > tuple_(bindparam("xid", type_=BigInteger), bindparam("id", type_=BigInteger)),
-        HAPPENED,
-    )
+    .where(IS_AFTER, HAPPENED)
     .order_by(Event.xid, Event.id)
     .limit(bindparam("limit", type_=Integer))
 )
 """The events after a position, in the order of reading. Parameters: `xid`, `id`, `limit`."""
-_LATEST = (
+LATEST = (
     select(Event.xid, Event.id).where(HAPPENED).order_by(Event.xid.desc(), Event.id.desc()).limit(1)
 )
+"""The position of the latest readable event."""
 
 
 async def latest_position(reader: Reader | AsyncSession) -> Position:
     """Return the position of the latest readable event."""
-    row = (await reader.execute(_LATEST)).one_or_none()
+    row = (await reader.execute(LATEST)).one_or_none()
     return Position() if row is None else Position(row.xid, row.id)
 
 

@@ -16,22 +16,15 @@ from app.core import clock
 from app.core.enums import Role
 from app.db.session import Database
 from app.models.accounts.user import User
-from app.models.integrations.event import HAPPENED, Event
 from app.models.integrations.webhook import Webhook, WebhookDelivery
-from app.services.integrations.events import AFTER
+from app.services.integrations.events import AFTER, LATEST
 
 BATCH = 500
 """Events that one transaction reads."""
 MAX_PENDING = 1000
 """Pending deliveries of a subscription. Then it reads no events until some are delivered."""
 
-_LATEST = (
-    select(Event.xid, Event.id)
-    .where(HAPPENED)
-    .order_by(Event.xid.desc(), Event.id.desc())
-    .limit(1)
-    .subquery()
-)
+_LATEST = LATEST.subquery()
 _PENDING = (
     select(func.count())
     .select_from(

@@ -19,9 +19,7 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
-    tuple_,
 )
-from sqlalchemy import cast as sql_cast
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may
@@ -33,13 +31,13 @@ from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.community.comment import Comment
 from app.models.community.follow import Block
-from app.models.integrations.event import Event
+from app.models.integrations.event import HORIZON, Event
 from app.schemas.community.comment import CommentResponse
 from app.schemas.integrations.live import CommentEvent
 from app.services.articles import changes
 from app.services.articles.rows import PUBLIC
 from app.services.community.comments.rows import COMMENT, viewer_parameters
-from app.services.integrations.events import RETENTION
+from app.services.integrations.events import IS_AFTER, RETENTION
 from app.services.integrations.live.connections import Subscription
 from app.services.integrations.live.messages import Message
 from app.services.pages.cursors import decode_cursor, encode_cursor
@@ -55,10 +53,7 @@ KINDS: Mapping[str, Literal["created", "held", "deleted"]] = {
 _IN_QUEUE = frozenset({CommentStatus.PENDING.value, CommentStatus.HIDDEN.value})
 _MAX_ID = 2**63 - 1
 
-_HORIZON = select(
-    sql_cast(sql_cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), String), BigInteger)
-)
-"""All transactions below it have ended."""
+_HORIZON = select(HORIZON)
 _AFTER = (
     select(
         Event.id,
@@ -74,8 +69,7 @@ _AFTER = (
         Event.data["was"].astext.label("was"),
     )
     .where(
-        tuple_(Event.xid, Event.id)
-        > tuple_(bindparam("xid", type_=BigInteger), bindparam("id", type_=BigInteger)),
+        IS_AFTER,
         Event.kind == any_(bindparam("kinds", type_=ARRAY(String))),
     )
     .order_by(Event.xid, Event.id)
