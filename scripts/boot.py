@@ -166,7 +166,9 @@ def secret_files() -> Iterator[tuple[str, Collection[str]]]:
     """Yield a folder with a file for each secret, as in docs/settings.md, and their values."""
     names = ("secret_key", "database_password", "postgres_password", "barman_password")
     values = {name: secrets.token_urlsafe(48) for name in names}
-    key = ("run", "--rm", "--no-deps", "-T", "backend", "pressroom", "backup", "new-key")
+    # Building the image would be printed in front of the key.
+    run = ("--progress", "quiet", "run", "--rm", "--no-deps", "-T")
+    key = (*run, "backend", "pressroom", "backup", "new-key")
     values["backup_key"] = smoke_project(BACKEND_TARGET="runtime").output(*key).strip()
     with tempfile.TemporaryDirectory() as folder:
         for name, value in values.items():
