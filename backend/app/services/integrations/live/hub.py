@@ -49,9 +49,9 @@ POLL_SECONDS = 2.0
 """How often new rows are looked for without a notification."""
 SECONDS_PER_SUBSCRIBER = 0.0004
 MIN_INTERVAL, MAX_INTERVAL = 0.02, 1.0
-"""The time between two batches. It grows with the subscribers, so that requests have their turn."""
-SLICE = 25
-"""Subscribers that get a batch before requests have their turn."""
+"""The time of a batch. It grows with the subscribers, so that requests have their turn."""
+SLICE = 10
+"""Subscribers that get a batch at once. The slices are spread over half of its time."""
 CHECK_SECONDS = 30.0
 """How often the sessions and keys of all connections are read again."""
 PING_SECONDS = 10.0
@@ -414,9 +414,8 @@ class Live:
                 has_failed = True
                 await asyncio.sleep(POLL_SECONDS)
             self._measure()
-            subscribers = len(self._connections)
-            interval = SECONDS_PER_SUBSCRIBER * subscribers
-            await asyncio.sleep(min(max(interval, MIN_INTERVAL), MAX_INTERVAL))
+            next_at = now + max(self._interval(), MIN_INTERVAL)
+            await asyncio.sleep(max(next_at - loop.time(), 0))
 
     async def _pass_on(self, reader: Reader) -> None:
         for feed in self._feeds.values():
@@ -437,8 +436,12 @@ class Live:
             feed.passes, feed.cursor = feed.passes + 1, cursor
             _observe(found)
 
+    def _interval(self) -> float:
+        return min(SECONDS_PER_SUBSCRIBER * len(self._connections), MAX_INTERVAL)
+
     async def _send(self, subscriptions: Sequence[Subscription], audience: Audience) -> None:
         batches: dict[tuple[Message, ...], Batch] = {}
+        pause = self._interval() / 2 * SLICE / max(len(subscriptions), 1)
         for number, subscription in enumerate(subscriptions, 1):
             if messages := audience(subscription):
                 batch = batches.get(messages)
@@ -447,7 +450,7 @@ class Live:
                 if not subscription.connection.push(batch):
                     self._drop(subscription.connection)
             if number % SLICE == 0:
-                await asyncio.sleep(0)
+                await asyncio.sleep(pause)
 
     def _drop(self, connection: Connection) -> None:
         connection.close(closing_for(SlowReader(), "slow"))
