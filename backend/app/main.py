@@ -166,7 +166,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
-            gc.set_threshold(700, 10, 200)  # rarely collect all: 1,000 streams have 300,000 objects
             if settings.metrics_port and settings.metrics_dir and metrics.recorder() is None:
                 metrics.start(settings.metrics_dir, str(os.getpid()))  # gunicorn has started it
             state: MaintenanceState = app.state.maintenance

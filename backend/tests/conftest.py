@@ -89,6 +89,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="the image contains only the backend"))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let random texts depend on the test only, not on the tests before it."""
+    from tests.factories import fake
+
+    fake.seed_instance(item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def _restore_root_logger() -> Iterator[None]:
     """Undo `configure_logging`: restore the level, remove handlers of captured output."""

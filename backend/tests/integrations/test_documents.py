@@ -287,7 +287,7 @@ async def test_llms_txt_has_the_format_and_only_what_is_public(
     await client.post("/articles", json=tagged, headers=bearer(author))
     await create_article(session, author=author, title="Draft", published=False)
     later = clock.now() + timedelta(days=1)
-    await create_article(session, author=author, title="Later", published_at=later)
+    await create_article(session, author=author, title="Scheduled article", published_at=later)
     response = await client.get("/llms.txt")
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert response.headers["Cache-Control"].startswith("public, max-age=300")
@@ -298,7 +298,7 @@ async def test_llms_txt_has_the_format_and_only_what_is_public(
     assert sections == ["## Featured", "## Newest articles", "## API", "## Optional"]
     assert f"/articles/{article.slug}.md)" in response.text
     assert "Draft" not in response.text
-    assert "Later" not in response.text
+    assert "Scheduled article" not in response.text
     again = await client.get("/llms.txt", headers={"If-None-Match": response.headers["ETag"]})
     assert again.status_code == 304
     assert (await client.head("/llms.txt")).status_code == 200
