@@ -89,11 +89,11 @@ def _rendered(backend_port: int, port: int) -> str:
     """Return the rendered template. Raises BenchError if an expected line is missing."""
     text = (NGINX_DIR / "templates" / "edge.conf.template").read_text()
     replacements = {
-        "    resolver 127.0.0.11 valid=1s ipv6=off;\n": "",
-        "server ready-backend:8000 resolve max_fails=2 fail_timeout=5s;": (
+        "    resolver ${RESOLVER} valid=1s ipv6=off;\n": "",
+        "server ready-backend${BACKEND_DOMAIN}:8000 resolve max_fails=2 fail_timeout=5s;": (
             f"server {HOST}:{backend_port} max_fails=2 fail_timeout=5s;"
         ),
-        "    server backend:8000 resolve backup max_fails=0;\n": "",
+        "    server backend${BACKEND_DOMAIN}:8000 resolve backup max_fails=0;\n": "",
         "listen 80 default_server;": f"listen {HOST}:{port} default_server;",
         "listen 80;": f"listen {HOST}:{port};",
         "${TRUSTED_PROXY}": "unix:",

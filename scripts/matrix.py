@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shutil import which
 from typing import IO, NamedTuple, Optional
 
 from containers import (
@@ -37,7 +38,8 @@ from containers import (
 class Row(NamedTuple):
     """One line of the matrix.
 
-    `where`: backend, scratch (with its own database), nginx, docker, checkout (the root folder).
+    `where`: backend, scratch (with its own database), nginx, docker, checkout (the root folder),
+    manifests (in backend, beside folders of the checkout).
     """
 
     name: str
@@ -58,6 +60,7 @@ ROWS = (
     Row("Layers", "lint-imports"),
     Row("Dependencies", "deptry ."),
     Row("Clients", "scripts/clients.py check", "checkout"),
+    Row("Kubernetes", "python ../scripts/manifests.py check", "manifests"),
     Row("Edge", "nginx -t", "nginx"),
     Row("Edge", "docker compose config -q", "docker"),
     Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),
@@ -148,6 +151,8 @@ def host_runner() -> Iterator[tuple[Runner, list[Outcome]]]:
                 if problem := why_no_docker():
                     raise SkipRow(problem)
                 return run_edge(row, output)
+            if row.where == "manifests" and not (which("kustomize") or which("kubectl")):
+                raise SkipRow("neither kustomize nor kubectl is installed")
             url = urls["scratch" if row.where == "scratch" else "server"]
             return subprocess.run(
                 shlex.split(row.command),
@@ -220,7 +225,12 @@ def run_when_started(project: Project, *arguments: str, output: Output) -> int:
 
 
 def without_checkout(row: Row) -> Row:
-    """Return the row without folders outside backend/, which the image does not contain."""
+    """Return the row without folders outside backend/, which the image does not contain.
+
+    docker-compose.test.yml mounts those of the manifests.
+    """
+    if row.where == "manifests":
+        return row
     words = [word for word in shlex.split(row.command) if not word.startswith("../")]
     return row._replace(command=shlex.join(words))
 

@@ -223,7 +223,7 @@ def broken_links(document: Path) -> list[str]:
 def test_links_in_documents_resolve() -> None:
     documents = [*PROJECT_DIR.glob("*.md"), *PROJECT_DIR.glob("docs/**/*.md")]
     documents += [*PROJECT_DIR.glob("bench/*.md"), *PROJECT_DIR.glob("nginx/*.md")]
-    documents += PROJECT_DIR.glob("clients/*/README.md")
+    documents += [*PROJECT_DIR.glob("clients/*/README.md"), *PROJECT_DIR.glob("deploy/*/*.md")]
     assert PROJECT_DIR / "docs" / "api" / "index.md" in documents
     found = {document.name: broken_links(document) for document in documents}
     assert {name: links for name, links in found.items() if links} == {}

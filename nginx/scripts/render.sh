@@ -48,6 +48,21 @@ EDGE_ATTEMPTS_BURST=$((EDGE_ATTEMPTS_PER_MINUTE / 60))
 [ "$EDGE_ATTEMPTS_BURST" -ge 10 ] || EDGE_ATTEMPTS_BURST=10
 export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS EDGE_ATTEMPTS_BURST
 
+# For Kubernetes: nginx itself does not use the search domains of its container.
+case ${BACKEND_DOMAIN:-} in
+  *[!a-z0-9.-]* | [!.]*)
+    echo "BACKEND_DOMAIN must be a domain with a leading dot, such as .blog.svc.cluster.local" >&2
+    exit 1
+    ;;
+esac
+# The first name server of the container. Networks of Docker have 127.0.0.11.
+RESOLVER=$(sed -n 's/^nameserver[[:space:]]\{1,\}\([0-9a-fA-F.:]\{1,\}\).*/\1/p' /etc/resolv.conf | head -n 1)
+case $RESOLVER in
+  *:*) RESOLVER="[$RESOLVER]" ;;
+  '') RESOLVER=127.0.0.11 ;;
+esac
+export BACKEND_DOMAIN RESOLVER
+
 new=/config/.rendering-$(hostname)
 rm -rf "$new"
 mkdir -p "$new/conf.d"
@@ -62,7 +77,7 @@ sh /release/scripts/hosts.sh --first >"$new/host"
 render() {
   envsubst '$MAX_BODY_BYTES $TRUSTED_PROXY $HTTPS_PORT $TLS_CERTIFICATE $TLS_CERTIFICATE_KEY $EDGE_CACHE_MEGABYTES
     $EDGE_REQUESTS_PER_SECOND $EDGE_ATTEMPTS_PER_MINUTE $EDGE_ATTEMPT_SECONDS $EDGE_UPLOADS_PER_MINUTE $EDGE_LARGE_BODIES_PER_MINUTE
-    $ACCESS_LOG_PERCENT $WEB_PREFIX $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
+    $ACCESS_LOG_PERCENT $WEB_PREFIX $CONFIG_CHECKSUM $RESOLVER $BACKEND_DOMAIN' <"$1" >"$new/conf.d/$(basename "$1" .template)"
 }
 render /release/templates/edge.conf.template
 [ "${EDGE_METRICS:-}" != true ] || cp /release/templates/metrics-log.conf "$new/conf.d/"
