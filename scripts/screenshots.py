@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,10 +22,10 @@ from playwright.sync_api import Page, sync_playwright
 
 from app.core import clock
 from app.core.config import PROJECT_DIR
+from tests.browsers import ARGUMENTS, find_browser
 from tests.databases import application_url, execute, migrated_database, server_url
 from tests.e2e.conftest import copy_backend
 from tests.processes import PASSWORD, Api, Checkout, free_port, serving
-from tests.web.browser.conftest import ARGUMENTS, BROWSERS
 
 IMAGES = PROJECT_DIR / "docs" / "images"
 MAX_BYTES = 150_000
@@ -304,7 +303,7 @@ def visit(page: Page, url: str, *, article: str, editor: str) -> None:
 
 def main() -> int:
     """Return 0, or 1 without Chromium."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    executable = find_browser()
     if executable is None:
         print("Chromium is required, for example from `apt-get install chromium`", file=sys.stderr)
         return 1

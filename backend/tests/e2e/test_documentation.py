@@ -2,18 +2,17 @@
 policy."""
 
 import re
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.browsers import require_browser
 from tests.processes import HOST, Api
 
 pytestmark = pytest.mark.e2e
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -36,10 +35,7 @@ ELSEWHERE = re.compile(
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no browser: none of " + ", ".join(NAMES) + " is in PATH")
-    return found
+    return require_browser()
 
 
 def visit(browser: str, url: str, profile: Path) -> tuple[str, list[str]]:

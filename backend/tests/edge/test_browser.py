@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ import pytest
 from jose import jwt
 
 from app.core.config import Settings
+from tests.browsers import ARGUMENTS, require_browser
 from tests.edge.stack import FRONT_END, Stack
 from tests.images import image_bytes
 from tests.processes import HOST, PASSWORD, SECRET_KEY
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.alone  # Chromium drops its connections when a container starts
 
-BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 PAGE = Path(__file__).with_name("front_end.html")
 
 
@@ -52,14 +51,11 @@ def front_end(port: int) -> Iterator[None]:
 
 @pytest.fixture
 async def browser() -> AsyncIterator["Browser"]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip("no Chromium is installed, for example by `apt-get install chromium`")
+    executable = require_browser()
     from playwright.async_api import async_playwright
 
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=arguments)
+        browser = await playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield browser
         await browser.close()
 

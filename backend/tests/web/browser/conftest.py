@@ -5,7 +5,6 @@ throws. It also fails if a request of the page fails.
 """
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from app.core.config import PROJECT_DIR
+from tests.browsers import ARGUMENTS, require_browser
 from tests.databases import application_url, execute, migrated_database
 from tests.e2e.conftest import checkout  # noqa: F401 - a fixture
 from tests.processes import PASSWORD, Api, Checkout, free_port, serving
@@ -22,8 +22,6 @@ from tests.processes import PASSWORD, Api, Checkout, free_port, serving
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page, Response
 
-BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDTHS = (360, 768, 1440)
 SCREENSHOTS = PROJECT_DIR / ".data" / "screenshots"
 SERIOUS = frozenset({"serious", "critical"})
@@ -101,11 +99,12 @@ class Visitor:
         """Assert that axe finds nothing serious, in the light and in the dark theme."""
         from axe_playwright_python.async_playwright import Axe
 
-        axe = Axe()
+        axe, loaded = Axe(), Axe("null")  # its script is 500 KB
         try:
             for scheme, rules in AXE_RULES.items():
                 await self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
                 found = await axe.run(self.page, options={"runOnly": rules})
+                axe = loaded
                 serious = [
                     f"{each['id']}: {node['html']} {node.get('failureSummary', '')}"
                     for each in found.response["violations"]
@@ -157,9 +156,7 @@ def site(checkout: Checkout) -> Iterator[Site]:  # noqa: F811 - the imported fix
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator["Browser"]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip("no Chromium is installed, for example by `apt-get install chromium`")
+    executable = require_browser()
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
