@@ -61,6 +61,15 @@ class Connections:
         if settings.database_read_url is not None or has_several_hosts(self._direct_url):
             self.replication = self._create_replication()
 
+    @property
+    def per_process(self) -> int:
+        """The number of connections that a process may open to the server of the primary.
+
+        One listens for events, and one checks the primary if there are several servers.
+        """
+        pools = 0 if self.is_pooled else 2 * self._settings.database_pool_size
+        return pools + 1 + (self.replication is not None)
+
     def _create_replication(self) -> Replication:
         read_url = self._settings.database_read_url
         return Replication(
