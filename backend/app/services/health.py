@@ -21,6 +21,10 @@ NO_FREE_CONNECTION = (
     "PostgreSQL has no free connection: lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise"
     " max_connections"
 )
+NO_TIMEOUT = (
+    "Statements have no timeout, because a pooler does not pass it on: set DATABASE_DIRECT_URL, and"
+    " run `pressroom migrate`"
+)
 TOO_MANY_CONNECTIONS = "53300"
 
 _PRIMARY = text(
@@ -28,6 +32,7 @@ _PRIMARY = text(
     SELECT pg_is_in_recovery() AS is_replica,
       current_setting('max_connections')::int - current_setting('reserved_connections')::int
         - current_setting('superuser_reserved_connections')::int AS max_connections,
+      current_setting('statement_timeout') AS statement_timeout,
       (SELECT count(DISTINCT coalesce(client_addr, '::1'))::int FROM pg_stat_activity
         WHERE usename = current_user AND application_name LIKE 'pressroom%') AS hosts
     """
@@ -120,12 +125,15 @@ async def _check_primary(database: Database) -> list[str]:
         primary = (await connection.execute(_PRIMARY)).one()
     if primary.is_replica:
         raise ServiceUnavailable(WRONG_PRIMARY)
+    warnings = []
     needed = primary.hosts * database.connections_of_host
-    if needed <= primary.max_connections:
-        return []
-    warning = (
-        f"{counted(primary.hosts, 'host')} may open {needed} connections, but PostgreSQL accepts"
-        f" {primary.max_connections}: lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise"
-        " max_connections"
-    )
-    return [warning]
+    if needed and primary.statement_timeout == "0":
+        warnings.append(NO_TIMEOUT)
+    if needed > primary.max_connections:
+        hosts = counted(primary.hosts, "host")
+        warnings.append(
+            f"{hosts} may open {needed} connections, but PostgreSQL accepts"
+            f" {primary.max_connections}: lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise"
+            " max_connections"
+        )
+    return warnings
