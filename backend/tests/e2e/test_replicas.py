@@ -1,0 +1,187 @@
+"""Reads on streaming replicas: a client reads its own writes, whatever the replica does.
+
+The replica lags, stops and is promoted while two processes serve. Each request goes to the other
+process, without headers or cookies that name a position.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
+from typing import NamedTuple
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from tests.postgres import ClusterMember, cluster, fetch
+from tests.processes import Api, Checkout, serving, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
+
+MAX_LAG = 1.0
+ROUNDS = 60
+
+
+class Site(NamedTuple):
+    """Two processes with the same primary and replica, and a writer."""
+
+    primary: ClusterMember
+    replica: ClusterMember
+    apis: list[Api]
+    headers: dict[str, str]
+
+    def clients(self) -> Iterator[httpx.Client]:
+        """Yield the clients of the processes in turn."""
+        return cycle([each.client for each in self.apis])
+
+
+@contextmanager
+def site(checkout: Checkout, *, replicas: int = 1) -> Iterator[Site]:
+    with cluster(replicas) as members, ExitStack() as stack:
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in members)
+        settings = {
+            "DATABASE_URL": f"postgresql://postgres@{hosts}/pressroom",
+            "DATABASE_READ_URL": f"postgresql://postgres@{hosts}/pressroom",
+            "DATABASE_READ_MAX_LAG": str(MAX_LAG),
+        }
+        apis = [stack.enter_context(serving(checkout, **settings)) for _ in range(2)]
+        yield Site(members[0], members[1], apis, apis[0].bearer("writer"))
+
+
+@pytest.fixture(scope="module")
+def shared(checkout: Checkout) -> Iterator[Site]:
+    with site(checkout) as found:
+        yield found
+
+
+READERS = """
+    SELECT client_port FROM pg_stat_activity
+    WHERE application_name = 'pressroom' AND query LIKE '%articles%'
+      AND query_start > clock_timestamp() - interval '1 second'
+"""
+
+
+def reads_on(member: ClusterMember, api: Api) -> bool:
+    """Return whether the process has just read articles from the server."""
+    try:
+        ports = {row["client_port"] for row in fetch(member.url, READERS)}
+    except asyncpg.PostgresError:  # the replay cancels statements and connections
+        return False
+    connections = psutil.Process(api.process.pid).net_connections()
+    return any(each.laddr.port in ports for each in connections)
+
+
+def wait_until_used(site: Site) -> None:
+    """Wait until both processes read from the replica."""
+
+    def is_used() -> bool:
+        for api in site.apis:
+            assert api.client.get("/articles").status_code == 200
+        return all(reads_on(site.replica, api) for api in site.apis)
+
+    wait_until(is_used, "the replica is used", log=site.apis[0].process.log)
+
+
+def create_and_change(site: Site, number: int) -> list[str]:
+    """Create an article, read it, change it with its entity tag; return what was wrong."""
+    wrong, clients, headers = [], site.clients(), site.headers
+    new = {"title": f"Article {number}", "content": "First version.", "published": True}
+    created = next(clients).post("/articles", json=new, headers=headers)
+    assert created.status_code == 201, created.text
+    path = f"/articles/{created.json()['id']}"
+    for who in ({}, headers):
+        found = next(clients).get(path, headers=who)
+        if found.status_code != 200:
+            wrong.append(f"{found.status_code} after 201")
+    listed = next(clients).get("/articles", params={"limit": 1}).json()
+    if created.json()["id"] not in [each["id"] for each in listed]:
+        wrong.append("not in the list")
+    tag = next(clients).get(path, headers=headers).headers.get("ETag", "")
+    change = {"content": f"Version {time.monotonic()}"}
+    changed = next(clients).patch(path, json=change, headers={**headers, "If-Match": tag})
+    if changed.status_code != 200:
+        wrong.append(f"{changed.status_code} with the tag just read")
+    contents = [next(clients).get(path, headers=who).json()["content"] for who in ({}, headers)]
+    wrong += ["the old version after PATCH" for each in contents if each != change["content"]]
+    return wrong
+
+
+def test_client_reads_its_own_writes(shared: Site) -> None:
+    wait_until_used(shared)
+    wrong = [each for number in range(ROUNDS) for each in create_and_change(shared, number)]
+    assert wrong == []
+    wait_until_used(shared)
+
+
+def test_client_reads_its_own_writes_while_the_replay_is_paused(shared: Site) -> None:
+    wait_until_used(shared)
+    shared.replica.execute("SELECT pg_wal_replay_pause()")
+    try:
+        wrong = [each for number in range(ROUNDS) for each in create_and_change(shared, number)]
+        assert wrong == []
+        ready = shared.apis[0].client.get("/health/ready")
+        assert ready.status_code == 200
+        assert any(str(shared.replica.port) in each for each in ready.json()["warnings"])
+    finally:
+        shared.replica.execute("SELECT pg_wal_replay_resume()")
+    wait_until_used(shared)
+    assert shared.apis[0].client.get("/health/ready").json()["warnings"] == []
+
+
+def test_stopped_replica_fails_no_request(shared: Site) -> None:
+    wait_until_used(shared)
+    shared.replica.stop("immediate")
+    try:
+        wrong = [each for number in range(ROUNDS) for each in create_and_change(shared, number)]
+        assert wrong == []
+        ready = shared.apis[0].client.get("/health/ready")
+        assert ready.status_code == 200
+        [warning] = ready.json()["warnings"]
+        assert f"The replica 127.0.0.1:{shared.replica.port} does not answer" in warning
+    finally:
+        shared.replica.start()
+    wait_until_used(shared)
+
+
+def test_promoted_replica_takes_over(checkout: Checkout) -> None:
+    """Reads go on, and writes come back, without a restart and without a lost article."""
+    with site(checkout) as found:
+        wait_until_used(found)
+        clients, acknowledged = found.clients(), []
+
+        def create() -> int:
+            new = {"title": "During a failover", "content": "Text.", "published": True}
+            answer = next(clients).post("/articles", json=new, headers=found.headers)
+            if answer.status_code == 201:
+                acknowledged.append(answer.json()["id"])
+            else:
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+            return answer.status_code
+
+        def read() -> None:
+            answer = next(clients).get("/articles", headers=found.headers)
+            assert answer.status_code == 200, answer.text
+
+        for _ in range(10):
+            assert create() == 201
+        found.primary.stop("immediate")
+        for _ in range(40):
+            read()
+        assert create() == 503
+        for _ in range(10):
+            read()
+        found.replica.promote()
+        promoted_at = time.monotonic()
+        wait_until(lambda: create() == 201, "writes are back", log=found.apis[0].process.log)
+        assert time.monotonic() - promoted_at < 5
+        for _ in range(20):
+            read()
+        for _ in range(10):
+            assert create() == 201
+        for article_id in acknowledged:
+            assert next(clients).get(f"/articles/{article_id}").status_code == 200
+        assert found.apis[0].client.get("/health/ready").status_code == 200
+        assert "unhandled exception" not in found.apis[0].process.log
