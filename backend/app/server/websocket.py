@@ -20,7 +20,7 @@ FRAMES_SECONDS = 10.0
 Reading pauses while a message waits for the application, but not for these.
 """
 MAX_WAITING = 1000
-"""Messages that may wait for the application. Reading pauses, but what was read may contain more."""
+"""Messages that may wait for the application: reading pauses, but a part that was read has many."""
 
 _logger = logging.getLogger("uvicorn.websocket")
 _logger.setLevel(logging.ERROR)  # uvicorn logs the query string of each handshake
