@@ -7,16 +7,24 @@ connection is made to one of them. So another answer of the name server has no e
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socket import SOCK_STREAM, getaddrinfo
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import httpcore
 
 from app.core.threads import FairThreadPool
 
-_NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
-"""Addresses that contain an IPv4 address in their last 32 bits (RFC 6052, RFC 8215)."""
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""Addresses that contain an IPv4 address in their last 32 bits (RFC 6052)."""
+_NOT_PUBLIC = (
+    IPv4Network("168.63.129.16/32"),  # gives virtual machines of Azure their configuration
+    IPv4Network("192.0.0.0/24"),  # of protocols (RFC 6890); 192.0.0.192 has metadata of Oracle
+    IPv4Network("192.88.99.0/24"),  # former relays (RFC 7526)
+    IPv6Network("64:ff9b:1::/48"),  # local translators (RFC 8215)
+    IPv6Network("3fff::/20"),  # documentation (RFC 9637)
+)
+"""Addresses that `is_global` calls global in some versions of Python."""
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -26,10 +34,16 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 class NotContacted(Exception):
     """A host was not contacted. The message contains the reason."""
 
+    is_host = False
+    """Whether the host has no address, rather than one that is refused."""
+
+
+class NotResolved(NotContacted):
+    """A host has no address, or one that is refused. The message may contain that address."""
+
     def __init__(self, reason: str, *, is_host: bool = False) -> None:
         super().__init__(reason)
         self.is_host = is_host
-        """Whether the host has no address, rather than one that is refused."""
 
 
 def is_public(address: Address) -> bool:
@@ -44,8 +58,10 @@ def is_public(address: Address) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None or address.is_site_local or address in _LOCAL_NAT64:
+        if address.teredo is not None or address.is_site_local:
             return False
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
@@ -60,7 +76,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 
 class PublicOnly(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, never to a name. Raises NotContacted."""
+    """Connects to the addresses that were checked, never to a name. Raises NotResolved."""
 
     def __init__(self, resolve: Resolve, allows: Callable[[Address], bool]) -> None:
         self._resolve = resolve
@@ -85,17 +101,17 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
                 except (httpcore.ConnectError, OSError):
                     if number == len(addresses):
                         raise
-        raise NotContacted("the host has no address", is_host=True)
+        raise NotResolved("the host has no address", is_host=True)
 
     async def _addresses(self, host: str, port: int) -> Sequence[str]:
-        """Return the addresses of a host. Raises NotContacted unless all of them are public."""
+        """Return the addresses of a host. Raises NotResolved unless all of them are public."""
         try:
             texts = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise NotContacted("the name of the host is unknown", is_host=True) from error
+            raise NotResolved("the name of the host is unknown", is_host=True) from error
         for text in texts:
             if not self._allows(ip_address(text.partition("%")[0])):
-                raise NotContacted(f"the host has the address {text}, which is not public")
+                raise NotResolved(f"the host has the address {text}, which is not public")
         return texts[:4]
 
     async def sleep(self, seconds: float) -> None:
@@ -111,12 +127,11 @@ def parse_target(url: str) -> tuple[httpcore.URL, bytes]:
     except (ValueError, UnicodeError):
         raise NotContacted("the address is not valid") from None
     scheme = parts.scheme.lower()
-    if scheme not in {"http", "https"} or not host:
+    if scheme not in {"http", "https"} or not host or port == 0:
         raise NotContacted("the address is not one of HTTP")
     if parts.username is not None or parts.password is not None:
         raise NotContacted("the address contains a user name")
-    path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    target = _encoded(path)
+    target = _encoded((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
     shown = f"[{host}]" if ":" in host else host
     default = {"http": 80, "https": 443}[scheme]
     header = shown if port in {None, default} else f"{shown}:{port}"

@@ -39,6 +39,8 @@ class TestAddresses:
             "::", "::1", "fe80::1", "fc00::1", "fec0::1", "ff02::1", "2001:db8::1",
             "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1",
             "64:ff9b:1::101:101", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "168.63.129.16", "192.0.0.192", "192.88.99.1", "3fff::1", "::ffff:168.63.129.16",
+            "64:ff9b::a83f:8110", "2002:a83f:8110::1",
         ],
     )  # fmt: skip
     def test_private_and_special_addresses_are_not_public(self, address: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, text, update
@@ -30,8 +31,8 @@ from app.services.integrations.delivering import (
     claim_due,
     record,
 )
-from app.services.integrations.events import forget_transactions
-from app.services.integrations.queueing import queue_events
+from app.services.integrations.events import forget_transactions, latest_position
+from app.services.integrations.queueing import BATCH, queue_events, queue_until
 from app.services.integrations.sending import Outcome
 from tests.databases import delete_all_rows
 from tests.factories import (
@@ -53,6 +54,7 @@ from tests.integrations.receivers import (
 from tests.processes import DEADLINE
 
 Move = Callable[[timedelta], None]
+GONE = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.fixture
@@ -317,6 +319,42 @@ class TestOrder:
                 await create_article(session, author=author)
         assert await deliver(database) == 10
 
+    async def test_queueing_ends_while_events_keep_coming(
+        self, database: Database, receiver: Receiver
+    ) -> None:
+        """Otherwise, nothing is sent meanwhile, and the last webhooks have no turn."""
+        author = await author_of(database)
+        webhooks = [(await webhook_of(database, receiver.url))[0] for _ in range(5)]
+        article = await article_of(database, author)
+
+        async def write() -> None:
+            while True:
+                await edit(database, article, str(uuid4()))
+
+        writers = [asyncio.create_task(write()) for _ in range(3)]
+        try:
+            async with asyncio.timeout(DEADLINE):
+                assert await queue_events(database) >= len(webhooks)
+        finally:
+            for writer in writers:
+                writer.cancel()
+            await asyncio.gather(*writers, return_exceptions=True)
+        for webhook_id in webhooks:
+            assert 0 < len(await deliveries_of(database, webhook_id)) < BATCH
+
+    async def test_events_that_are_deleted_meanwhile_are_passed(
+        self, database: Database, receiver: Receiver
+    ) -> None:
+        webhook_id, _ = await webhook_of(database, receiver.url)
+        await article_of(database, await author_of(database))
+        target = await latest_position(database.primary)
+        async with database.unit_of_work() as session:
+            await session.execute(text("DELETE FROM events"))
+        async with asyncio.timeout(DEADLINE):
+            assert await queue_until(database, target) == 0
+        webhook = await stored(database, webhook_id)
+        assert (webhook.event_xid, webhook.event_id) == target
+
     async def test_queue_of_a_webhook_is_bounded(
         self, database: Database, receiver: Receiver
     ) -> None:
@@ -392,10 +430,48 @@ class TestFailures:
     async def test_gone_disables_at_once(self, database: Database, receiver: Receiver) -> None:
         webhook_id, _ = await webhook_of(database, receiver.url)
         await article_of(database, await author_of(database))
-        receiver.answer = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
+        receiver.answer = GONE
         await deliver(database)
         webhook = await stored(database, webhook_id)
         assert (webhook.is_active, webhook.disabled_reason) == (False, "the receiver answered 410")
+
+    async def test_messages_at_the_same_time_disable_once(
+        self, database: Database, receiver: Receiver
+    ) -> None:
+        webhook_id, _ = await webhook_of(database, receiver.url)
+        author = await author_of(database)
+        for _ in range(delivering.PER_WEBHOOK):
+            await article_of(database, author)
+        all_arrived = asyncio.Event()
+
+        async def answer(writer: asyncio.StreamWriter) -> None:
+            if len(receiver.messages) == delivering.PER_WEBHOOK:
+                all_arrived.set()
+            await all_arrived.wait()
+            writer.write(GONE)
+
+        receiver.answer = answer
+        await deliver(database)
+        assert not (await stored(database, webhook_id)).is_active
+        async with database.unit_of_work() as session:
+            assert len(list(await session.scalars(select(Mail)))) == 1
+
+    async def test_answer_after_a_user_has_disabled_it_changes_no_reason(
+        self, database: Database, receiver: Receiver
+    ) -> None:
+        webhook_id, _ = await webhook_of(database, receiver.url)
+        await article_of(database, await author_of(database))
+
+        async def answer(writer: asyncio.StreamWriter) -> None:
+            async with database.unit_of_work() as session:
+                await session.execute(update(Webhook).values(is_active=False))
+            writer.write(GONE)
+
+        receiver.answer = answer
+        await deliver(database)
+        assert (await stored(database, webhook_id)).disabled_reason is None
+        async with database.unit_of_work() as session:
+            assert list(await session.scalars(select(Mail))) == []
 
     async def test_one_message_that_always_fails_does_not_disable(
         self, database: Database, receiver: Receiver, move: Move

@@ -19,6 +19,7 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent, TextResourceContents
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -346,6 +347,9 @@ async def test_nothing_is_changed_during_maintenance(
         ("list_articles", {"cursor": "forged"}, "cursor"),
         ("search_articles", {"q": "x" * 501}, "q"),
         ("moderate_comment", {"comment_id": 1, "decision": "ban"}, "decision"),
+        ("upload_picture", {"data": "="}, "base64"),
+        ("upload_picture", {"data": "Gr\u00f6\u00dfe"}, "base64"),
+        ("upload_picture", {"data": "QUJD", "alt": "\u0000"}, "alt"),
     ],
 )
 async def test_invalid_arguments_are_explained(
@@ -357,6 +361,23 @@ async def test_invalid_arguments_are_explained(
     assert failure(result) in {"validation_error", "invalid_cursor"}
     assert field in text_of(result)
     assert len(text_of(result)) < 2000
+
+
+OPAQUE = {"cursor", "etag", "data"}
+"""Arguments that never reach the database."""
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_texts_that_cannot_be_stored_are_refused(name: str) -> None:
+    arguments = TOOLS[name].arguments
+    for field, schema in arguments.model_json_schema()["properties"].items():
+        kinds = {schema.get("type"), *(each.get("type") for each in schema.get("anyOf", ()))}
+        if field in OPAQUE or kinds.isdisjoint({"string", "array"}):
+            continue
+        value = ["a\0"] if "array" in kinds else "a\0"
+        with pytest.raises(ValidationError) as refused:
+            arguments.model_validate({field: value})
+        assert field in {error["loc"][0] for error in refused.value.errors() if error["loc"]}, field
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

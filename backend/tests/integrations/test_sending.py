@@ -11,7 +11,13 @@ import standardwebhooks
 from standardwebhooks import WebhookVerificationError
 
 from app.core import clock
-from app.services.integrations.sending import ANSWER_BYTES, SECONDS, Outcome, Sender
+from app.services.integrations.sending import (
+    ANSWER_BYTES,
+    MAX_RECEIVED_BYTES,
+    SECONDS,
+    Outcome,
+    Sender,
+)
 from app.services.integrations.signing import new_secret, signed_headers
 from tests.bulk.sites import Names
 from tests.certificates import Certificates
@@ -19,6 +25,7 @@ from tests.integrations.receivers import OK, Receiver, local_sender, receiving
 
 BODY = b'{"type":"test"}'
 HEADERS = {"webhook-id": "msg_1"}
+NOT_PUBLIC = "the host is unknown, or has an address that is not public"
 
 
 async def send(url: str, sender: Sender | None = None) -> Outcome:
@@ -41,6 +48,16 @@ class TestAnswers:
         assert (message.path, message.body) == ("/hook", BODY)
         assert message.headers["content-type"] == "application/json"
         assert message.headers["user-agent"].startswith("Pressroom/")
+
+    @pytest.mark.parametrize(
+        "path", ["//hook", "///", "/a//b?c=//d", "/a;b=c", "/%2e%2e/%0d%0a", "/?a?b", "/:@", "/.."]
+    )
+    async def test_path_is_sent_as_it_is(self, path: str) -> None:
+        async with receiving() as receiver:
+            url = receiver.url.removesuffix("/hook")
+            assert (await send(url + path)).error is None
+        (message,) = receiver.messages
+        assert message.path == path
 
     @pytest.mark.parametrize("status", [200, 201, 204, 299])
     async def test_success(self, status: int) -> None:
@@ -122,6 +139,37 @@ class TestAnswers:
         assert (outcome.error, outcome.answer) == (None, "x" * ANSWER_BYTES)
         assert sent < 100 * 1024**2
 
+    @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
+    async def test_interim_responses_are_bounded(self, status: str) -> None:
+        sent = 0
+
+        async def flood(writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            while True:
+                writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode() * 100)
+                sent += 100
+                await writer.drain()
+
+        async with receiving() as receiver:
+            receiver.answer = flood
+            outcome = await send(receiver.url, local_sender(seconds=5.0))
+        assert outcome.error == "the answer is too long"
+        assert sent < 500_000
+
+    async def test_interim_responses_are_skipped(self) -> None:
+        hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        outcome = await answering(b"HTTP/1.1 100 Continue\r\n\r\n" + 3 * hint + OK)
+        assert (outcome.status, outcome.error) == (200, None)
+
+    async def test_answers_of_one_connection_are_bounded_each(self) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + b"x" * 900
+        count = MAX_RECEIVED_BYTES // len(answer) + 2
+        async with receiving() as receiver, local_sender() as sender:
+            receiver.answer = answer
+            for _ in range(count):
+                assert (await sender.send(receiver.url, BODY, HEADERS)).error is None
+            assert receiver.connections == 1
+
 
 class TestTime:
     @pytest.mark.parametrize(
@@ -190,7 +238,7 @@ class TestAddresses:
             port = receiver.url.rpartition(":")[2].partition("/")[0]
             outcome = await send(f"http://{host}:{port}/", Sender(connections=1))
             assert receiver.connections == 0
-        assert (outcome.error or "").endswith("which is not public")
+        assert outcome.error == NOT_PUBLIC
 
     async def test_second_answer_of_the_name_server_is_checked_too(self) -> None:
         """DNS rebinding: the name has a public address first, and a private one afterwards."""
@@ -202,18 +250,28 @@ class TestAddresses:
                 second = await sender.send(receiver.url, BODY, HEADERS)
             assert (receiver.connections, other.connections) == (1, 0)
         assert first.error is None
-        assert second.error == "the host has the address 127.0.0.2, which is not public"
+        assert second.error == NOT_PUBLIC
         assert names.questions == ["hook.example"] * 2
 
     async def test_one_private_address_is_enough(self) -> None:
         names = Names(hook_example=[["127.0.0.1", "10.0.0.1"]])
         outcome = await send("http://hook.example/", local_sender(names))
-        assert outcome.error == "the host has the address 10.0.0.1, which is not public"
+        assert outcome.error == NOT_PUBLIC
+
+    async def test_names_of_the_network_cannot_be_looked_up(self) -> None:
+        """A name that exists, and one that does not, have the same result, without an address."""
+        names = Names(db=[["10.0.0.1"]], empty=[[]])
+        outcomes = [await send(f"http://{name}/", local_sender(names)) for name in ("db", "empty")]
+        unknown = await send("http://name.invalid/", Sender(connections=1))
+        assert {outcome.error for outcome in (*outcomes, unknown)} == {NOT_PUBLIC}
 
     @pytest.mark.parametrize(
         "url",
-        ["http://user:pass@127.0.0.1/", "http://[/", "http://127.0.0.1:99999/", "ftp://127.0.0.1/"],
-    )
+        [
+            "http://user:pass@127.0.0.1/", "http://[/", "http://127.0.0.1:99999/",
+            "http://127.0.0.1:0/", "ftp://127.0.0.1/",
+        ],
+    )  # fmt: skip
     async def test_urls_that_are_refused(self, url: str) -> None:
         assert (await send(url)).error is not None
 

@@ -1,5 +1,6 @@
 """Sockets: authentication, subscriptions, presence, bad input, and how they end."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.routers.integrations import live as live_router
 from tests.factories import api_key, bearer, create_comment, create_session
 from tests.integrations.streaming import LiveServer
 from tests.integrations.test_streams import new_article, new_user
+from tests.processes import DEADLINE, HOST
 
 
 async def test_subscriber_gets_changes_and_comments(server: LiveServer) -> None:
@@ -264,3 +266,51 @@ async def test_commands_at_once_are_answered_in_turn(
             )
         answers = [(await socket.until("done"))["id"] for _ in range(200)]
     assert answers == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("first", "repeated"),
+    [
+        (b"", b"\x89\x80\0\0\0\0"),  # pings, whose answers are not read
+        (b"", b"\x8a\x80\0\0\0\0"),  # pongs
+        (b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"),  # a message of empty parts, without an end
+        (b"\x81\x80\0\0\0\0", b"\x81\x80\0\0\0\0"),  # messages after the one that closes
+    ],
+    ids=["pings", "pongs", "parts", "messages"],
+)
+async def test_flood_of_frames_ends_the_connection(
+    server: LiveServer, first: bytes, repeated: bytes
+) -> None:
+    """Without a limit, they would fill the memory."""
+    _, writer = await upgraded(server)
+    writer.write(first)
+    with pytest.raises(ConnectionError):  # noqa: PT012 - it is not known which frame is too much
+        for _ in range(200):
+            writer.write(repeated * 1000)
+            await writer.drain()
+            await asyncio.sleep(0)
+    await server.without_connections()
+
+
+async def test_messages_at_once_are_bounded(server: LiveServer) -> None:
+    """What is read together may contain any number of messages."""
+    reader, writer = await upgraded(server)
+    writer.write(b"\x81\x80\0\0\0\0" * 40_000)
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(ConnectionError):
+            await reader.read()
+    await server.without_connections()
+
+
+async def upgraded(server: LiveServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a socket of a new user, without a library, which would send valid messages only."""
+    port = server.listener.getsockname()[1]
+    token = bearer(await new_user(server))["Authorization"].removeprefix("Bearer ")
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(
+        b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: bearer." + token.encode() + b"\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer

@@ -16,7 +16,17 @@ from app.schemas.articles.article import (
     TagName,
 )
 from app.schemas.media import Alt
-from app.schemas.types import Content, Id, ImageUrl, Input, Line, Moment, Title, omitted
+from app.schemas.types import (
+    STORABLE_PATTERN,
+    Content,
+    Id,
+    ImageUrl,
+    Input,
+    Line,
+    Moment,
+    Title,
+    omitted,
+)
 
 MAX_LISTED = 50
 
@@ -47,7 +57,11 @@ class ListArguments(Input):
     tag: Annotated[list[Annotated[str, Line(50)]], Field(max_length=10)] = Field(
         default_factory=list, description="Only articles with all of these tags"
     )
-    author: Annotated[str | None, Field(max_length=50, description="A username")] = None
+    author: Annotated[
+        str | None,
+        StringConstraints(max_length=50, pattern=STORABLE_PATTERN),
+        Field(description="A username"),
+    ] = None
     status: Status | None = None
     language: Language | None = None
     sort: Sort | None = None
@@ -59,7 +73,7 @@ class ArticleArguments(Input):
     """An article, by its id or its slug."""
 
     article_id: Id | None = None
-    slug: Annotated[str | None, Field(max_length=100)] = None
+    slug: Annotated[str | None, StringConstraints(max_length=100, pattern=STORABLE_PATTERN)] = None
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:

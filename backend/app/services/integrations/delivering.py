@@ -380,6 +380,8 @@ async def _record_failure(
     if webhook.failures >= PAUSE_AFTER:
         webhook.paused_until = now + _delay(webhook.failures)
     following = max(delivery.next_attempt_at, webhook.paused_until or now)
+    if not webhook.is_active:
+        return  # a message that was sent at the same time has disabled it, or a user
     if outcome.status == GONE or following > webhook.failing_since + GIVE_UP_AFTER:
         # The delivery stays pending: it is sent when the subscription is active again.
         await _disable(session, webhook, outcome.error or "")

@@ -7,7 +7,7 @@ Processes share the subscriptions by row locks.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy import BigInteger, bindparam, func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.permissions import Action, roles_allowed_on_any
@@ -17,14 +17,14 @@ from app.core.enums import Role
 from app.db.session import Database
 from app.models.accounts.user import User
 from app.models.integrations.webhook import Webhook, WebhookDelivery
-from app.services.integrations.events import AFTER, LATEST
+from app.services.integrations.events import AFTER, Position, latest_position
 
 BATCH = 500
 """Events that one transaction reads."""
 MAX_PENDING = 1000
 """Pending deliveries of a subscription. Then it reads no events until some are delivered."""
 
-_LATEST = LATEST.subquery()
+_TARGET = tuple_(bindparam("xid", type_=BigInteger), bindparam("id", type_=BigInteger))
 _PENDING = (
     select(func.count())
     .select_from(
@@ -41,10 +41,12 @@ _PENDING = (
 _BEHIND = (
     select(Webhook, User.role)
     .join(User, User.id == Webhook.owner_id)
-    .join(
-        _LATEST, tuple_(Webhook.event_xid, Webhook.event_id) < tuple_(_LATEST.c.xid, _LATEST.c.id)
+    .where(
+        tuple_(Webhook.event_xid, Webhook.event_id) < _TARGET,
+        Webhook.is_active,
+        User.is_active,
+        _PENDING < MAX_PENDING,
     )
-    .where(Webhook.is_active, User.is_active, _PENDING < MAX_PENDING)
     .order_by(Webhook.id)
     .limit(1)
     .with_for_update(of=Webhook, skip_locked=True)
@@ -52,22 +54,30 @@ _BEHIND = (
 
 
 async def queue_events(database: Database) -> int:
-    """Queue deliveries of new events for all active subscriptions; return how many."""
+    """Queue deliveries of the present events for all active subscriptions; return how many.
+
+    Later events wait for the next call. Otherwise, while events keep coming, the subscriptions with
+    the lowest ids would be behind again before the others have their turn.
+    """
+    return await queue_until(database, await latest_position(database.primary))
+
+
+async def queue_until(database: Database, target: Position) -> int:
+    """Queue deliveries until no subscription is before a position; return how many."""
     count = 0
     while True:
         async with database.unit_of_work() as session:
-            row = (await session.execute(_BEHIND)).one_or_none()
+            row = (await session.execute(_BEHIND, target._asdict())).one_or_none()
             if row is None:
                 return count
-            count += await _queue(session, row.Webhook, row.role)
+            count += await _queue(session, row.Webhook, row.role, target)
 
 
-async def _queue(session: AsyncSession, webhook: Webhook, role: Role) -> int:
+async def _queue(session: AsyncSession, webhook: Webhook, role: Role, target: Position) -> int:
     parameters = {"xid": webhook.event_xid, "id": webhook.event_id, "limit": BATCH}
     found: Sequence[Any] = (await session.execute(AFTER, parameters)).all()
-    if not found:
-        return 0
-    webhook.event_xid, webhook.event_id = found[-1].xid, found[-1].id
+    # Without any, those up to the target have been deleted meanwhile.
+    webhook.event_xid, webhook.event_id = (found[-1].xid, found[-1].id) if found else target
     now = clock.now()
     rows = [
         {

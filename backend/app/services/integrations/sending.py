@@ -8,9 +8,9 @@ beginning is read.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import httpcore
 
@@ -18,6 +18,7 @@ from app import __version__
 from app.services.outgoing import (
     Address,
     NotContacted,
+    NotResolved,
     PublicOnly,
     Resolve,
     is_certificate_error,
@@ -29,6 +30,8 @@ from app.services.outgoing import (
 SECONDS = 10.0
 """The time limit of an attempt: resolving, connecting, sending and the answer."""
 ANSWER_BYTES = 1024
+MAX_RECEIVED_BYTES = 256 * 1024
+"""What is received after a message at most: its answer, and any number of interim responses."""
 USER_AGENT = f"Pressroom/{__version__} (webhooks)"
 GONE = 410
 """The receiver wants no further messages (Standard Webhooks)."""
@@ -42,6 +45,70 @@ class Outcome(NamedTuple):
     error: str | None
     """Why it failed; None if it was successful."""
     answer: str | None = None
+
+
+class _TooMuch(Exception):
+    """A receiver sends more than MAX_RECEIVED_BYTES."""
+
+
+class _BoundedStream(httpcore.AsyncNetworkStream):
+    """A connection that fails if too much is received after something was sent.
+
+    httpcore skips interim responses, such as 103. Parsing them without an end would delay requests.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._received = 0
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+    ) -> bytes:
+        part = await self._stream.read(max_bytes, timeout)
+        self._received += len(part)
+        if self._received > MAX_RECEIVED_BYTES:
+            raise _TooMuch
+        return part
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+    ) -> None:
+        self._received = 0
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+    ) -> httpcore.AsyncNetworkStream:
+        return _BoundedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Network(PublicOnly):
+    """Connects to public addresses, with bounded answers."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _BoundedStream(
+            await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        )
 
 
 class Sender:
@@ -65,7 +132,7 @@ class Sender:
             max_connections=connections,
             max_keepalive_connections=connections // 2,
             keepalive_expiry=5,
-            network_backend=PublicOnly(resolve, allows),
+            network_backend=_Network(resolve, allows),
         )
 
     async def __aenter__(self) -> Self:
@@ -88,8 +155,13 @@ class Sender:
                 status, answer = await self._post(url, body, headers)
         except (TimeoutError, httpcore.TimeoutException):
             error: str | None = f"no complete answer within {self._seconds:g} seconds"
+        except NotResolved:
+            # Not which one: a user could look up the names of the network of the server.
+            error = "the host is unknown, or has an address that is not public"
         except NotContacted as refused:
             error = str(refused)
+        except _TooMuch:
+            error = "the answer is too long"
         except (httpcore.ConnectError, OSError) as failed:
             is_invalid = is_certificate_error(failed)
             error = "the certificate is not valid" if is_invalid else "no connection"

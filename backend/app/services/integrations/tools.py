@@ -4,7 +4,6 @@ The module does not depend on the protocol: app.routers.integrations.mcp_server 
 """
 
 import base64
-import binascii
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -232,7 +231,7 @@ async def upload_picture(caller: Caller, arguments: PictureArguments) -> Result:
     """Store a picture. Raises InvalidInput, and what `uploading.upload_file` raises."""
     try:
         data = base64.b64decode(arguments.data, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or other characters than ASCII
         raise InvalidInput("data: must be encoded in base64") from None
 
     async def chunks() -> AsyncIterator[bytes]:
