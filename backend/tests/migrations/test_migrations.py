@@ -212,8 +212,8 @@ def test_releases_without_integrations_write_after_a_downgrade() -> None:
         " VALUES ('T', 'Long enough.', '{0}', 1, now())"
     )
     end_and_delete = (
-        "UPDATE user_sessions SET revoked_at = now() WHERE id = (SELECT min(id) FROM user_sessions"
-        " WHERE revoked_at IS NULL)",
+        "UPDATE user_sessions SET revoked_at = NULL",
+        "UPDATE user_sessions SET revoked_at = now()",
         "UPDATE users SET role = 'editor', is_active = NOT is_active WHERE id = 2",
         "DELETE FROM api_keys WHERE id = (SELECT min(id) FROM api_keys)",
         "DELETE FROM users WHERE id = (SELECT max(id) FROM users)",
