@@ -20,8 +20,13 @@ OPTIONAL = {
     "pressroom_certificate_expiry_timestamp_seconds",
     "pressroom_database_replication_lag_seconds",
     "pressroom_limited_requests_total",
+    "pressroom_live_closed_total",
+    "pressroom_live_connections",
+    "pressroom_live_delay_seconds_bucket",
+    "pressroom_live_listen_gap_seconds",
+    "pressroom_webhook_attempts_total",
 }
-"""Metrics of what a new installation does not have: a replica, TLS, a refused request."""
+"""Metrics of what a new installation does not have: a replica, TLS, a refused request, streams."""
 _NAME = re.compile(r"\b(?:up|(?:pressroom|pg|nginx|mtail)[_:][a-z0-9_:]+)\b(?!\s*=)")
 _STRING = re.compile(r'"[^"]*"')
 

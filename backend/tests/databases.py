@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
@@ -117,6 +118,12 @@ def execute(url: str, *statements: str) -> None:
             await connection.close()
 
     asyncio.run(run())
+
+
+async def run(database: Database, statement: str, **parameters: Any) -> None:
+    """Execute a statement in a transaction of its own."""
+    async with database.unit_of_work() as session:
+        await session.execute(text(statement), parameters)
 
 
 def delete_all_rows() -> str:

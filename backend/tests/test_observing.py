@@ -99,7 +99,7 @@ def test_alert_has_a_scenario_in_which_it_fires_and_does_not(name: str) -> None:
     assert fires == {True, False}
 
 
-@pytest.mark.parametrize("name", ["service", "postgresql", "content"])
+@pytest.mark.parametrize("name", ["service", "postgresql", "content", "integrations"])
 def test_dashboard_can_be_provisioned(name: str) -> None:
     dashboard = dashboards()[name]
     source = read(OBSERVE / "grafana/provisioning/datasources/prometheus.yml")["datasources"][0]

@@ -263,6 +263,89 @@ class TestMail:
         assert succeed("mail", "requeue", "999") == "Queued 0 mails again"
 
 
+class TestWebhooks:
+    @pytest.fixture
+    def webhooks(self, users: str) -> str:
+        """Create webhooks of `ada`: one works, one fails, one was disabled for its failures."""
+        execute(
+            users,
+            "INSERT INTO webhooks (owner_id, url, events, payload_version, sealed_secret,"
+            " event_xid, event_id, failures, failing_since, is_active, disabled_reason)"
+            " SELECT users.id, 'https://' || host || '.example.com', '{article.published}', 1, 's',"
+            " 0, 0, failures, CASE WHEN failures > 0 THEN now() END, reason IS NULL, reason"
+            " FROM users, (VALUES ('works', 0, NULL), ('fails', 2, NULL), ('gone', 9, 'gave up'))"
+            " AS given (host, failures, reason) WHERE username = 'Ada'",
+            "INSERT INTO webhook_deliveries (webhook_id, message_id, kind, created_at, attempts,"
+            " next_attempt_at, delivered_at)"
+            " VALUES (2, gen_random_uuid(), 'article.updated', now(), 2, now(), NULL),"
+            " (1, gen_random_uuid(), 'article.published', now(), 1, NULL, now())",
+            "INSERT INTO webhook_attempts (delivery_id, started_at, milliseconds, status, error,"
+            " answer) VALUES (1, now(), 12, 502, 'the receiver answered 502', 'Bad\nGateway'),"
+            " (2, now(), 5, 204, NULL, '')",
+        )
+        return users
+
+    def test_webhooks_are_listed(self, webhooks: str, succeed: Command) -> None:
+        listed = succeed("webhooks", "list")
+        assert "user 2 https://works.example.com working" in listed
+        assert "https://fails.example.com 2 failures since 20" in listed
+        assert "https://gone.example.com disabled: gave up" in listed
+        failing = succeed("webhooks", "list", "--failing", "--owner", "2")
+        assert "works" not in failing
+        assert "fails" in failing
+        assert succeed("webhooks", "list", "--owner", "1") == "There is no webhook"
+        assert succeed("webhooks", "list", "--owner", "1", "--failing") == "No webhook fails"
+
+    def test_all_pages_are_listed(self, webhooks: str, succeed: Command) -> None:
+        columns = "owner_id, url, events, payload_version, sealed_secret, event_xid, event_id"
+        execute(
+            webhooks,
+            f"INSERT INTO webhooks ({columns}) SELECT {columns} FROM webhooks,"
+            " generate_series(1, 50)",
+        )
+        assert succeed("webhooks", "list").count("https://") == 153
+
+    def test_deliveries_and_attempts_are_shown(
+        self, webhooks: str, succeed: Command, fail: Command
+    ) -> None:
+        assert "article.updated pending, 2 attempts, next 20" in succeed(
+            "webhooks", "deliveries", "2"
+        )
+        assert "article.published delivered, 1 attempt" in succeed("webhooks", "deliveries", "1")
+        empty = succeed("webhooks", "deliveries", "2", "--state", "failed")
+        assert empty == "There is no delivery"
+        shown = succeed("webhooks", "show", "2", "1")
+        assert "12 ms the receiver answered 502 'Bad\\nGateway'" in shown
+        assert succeed("webhooks", "show", "1", "2").endswith("5 ms status 204")
+        assert fail("webhooks", "show", "1", "1") == "Delivery not found"
+
+    def test_webhook_is_disabled_and_enabled(
+        self, webhooks: str, succeed: Command, fail: Command
+    ) -> None:
+        active = "SELECT is_active, failures FROM webhooks WHERE id = 2"
+        assert succeed("webhooks", "disable", "2") == "Webhook 2 is disabled"
+        assert tuple(fetch(webhooks, active)[0]) == (False, 2)
+        assert succeed("webhooks", "enable", "2") == "Webhook 2 is enabled"
+        assert tuple(fetch(webhooks, active)[0]) == (True, 0)
+        assert (
+            events(webhooks)
+            == [("UPDATE_WEBHOOK", None, "Webhook 2 updated from the command line")] * 2
+        )
+        assert fail("webhooks", "enable", "9") == "Webhook not found"
+
+    def test_deliveries_are_sent_again(
+        self, webhooks: str, succeed: Command, fail: Command
+    ) -> None:
+        due = "SELECT count(*) FROM webhook_deliveries WHERE id = 2 AND next_attempt_at <= now()"
+        span = ("--since", MOMENT, "--until", "2100-01-01T00:00:00Z")
+        assert succeed("webhooks", "replay", "1", *span) == "1 delivery is sent again"
+        assert value(webhooks, due) == 1
+        assert succeed("webhooks", "replay", "1", *span) == "0 deliveries are sent again"
+        assert "must be before" in fail(
+            "webhooks", "replay", "1", "--since", MOMENT, "--until", MOMENT
+        )
+
+
 class TestJobs:
     def test_jobs_are_listed(self, users: str, succeed: Command) -> None:
         listed = succeed("jobs", "list")

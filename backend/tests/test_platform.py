@@ -265,7 +265,7 @@ ALERTS = {
     "certificate-expiring", "data-request", "database-down", "database-slow", "disk-full",
     "high-error-rate", "high-latency", "job-silent", "leaked-key", "login-storm", "mail-stuck",
     "moving-hosts", "pool-exhausted", "replication-lag", "restore", "stolen-account",
-    "target-down", "too-many-connections",
+    "streams", "target-down", "too-many-connections", "webhooks-failing", "webhooks-late",
 }  # fmt: skip
 """Anchors of docs/runbooks.md, which alerts link to."""
 

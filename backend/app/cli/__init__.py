@@ -9,6 +9,7 @@ doctor.py    doctor
 keys.py      keys rotate, keys reseal
 operations.py counters …, mail …, jobs …, audit …, sessions …, stats, maintenance …
 retention.py retention
+webhooks.py  webhooks …
 restoring.py after-restore
 backup.py    backup create, list, verify, prune, restore, schedule, new-key
 
@@ -87,6 +88,7 @@ COMMANDS = {
     ),
     "users": Command("accounts", "cli", "Manage accounts."),
     "mail": Command("operations", "mail_cli", "The mail queue."),
+    "webhooks": Command("webhooks", "cli", "Webhooks of all users."),
     "jobs": Command("operations", "jobs_cli", "Background jobs of the server."),
     "audit": Command("operations", "audit_cli", "The audit trail."),
     "sessions": Command("operations", "sessions_cli", "Sessions of users."),

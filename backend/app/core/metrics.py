@@ -112,9 +112,14 @@ SHARED: Mapping[str, Definition] = {
     "pressroom_database_up": Definition("Whether the primary answers: 1 or 0"),
     "pressroom_outbox_messages": Definition("Messages by state: queued, failed", ("kind", "state")),
     "pressroom_outbox_oldest_age_seconds": Definition(
-        "Age of the oldest queued message; 0 without one", ("kind",)
+        "How long the oldest queued message has waited; 0 without one", ("kind",)
     ),
-    "pressroom_webhooks": Definition("Webhooks by state: working, failing, disabled", ("state",)),
+    "pressroom_webhooks": Definition(
+        "Webhooks by state: working, failing, disabled, inactive", ("state",)
+    ),
+    "pressroom_events_lag_seconds": Definition(
+        "How long the oldest event has waited for transactions that began before it"
+    ),
     "pressroom_media_bytes": Definition("Bytes of all images"),
     "pressroom_articles": Definition(
         "Articles by state: published, scheduled, drafts, archived, trash", ("state",)

@@ -155,6 +155,7 @@ class DescribedRoute(IdempotentRoute):
         types = list(dict.fromkeys(types))
         for response in own.values():
             types += response.get(_TYPES, ())
+        types.sort(key=lambda error: error.__name__)  # operations with the same errors share one
         self.errors: Mapping[int, Sequence[type[PressroomError]]] = {
             int(status): response[_TYPES] for status, response in errors(*types).items()
         }

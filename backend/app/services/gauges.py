@@ -55,21 +55,35 @@ _WEBHOOKS = text(
     WHERE next_attempt_at IS NOT NULL AND is_active
     UNION ALL
     SELECT 'pressroom_outbox_oldest_age_seconds',
-      coalesce(extract(epoch FROM now() - min(delivery.created_at)), 0), ARRAY['webhook']
-    FROM webhook_deliveries AS delivery JOIN webhooks ON webhooks.id = webhook_id
-    WHERE next_attempt_at IS NOT NULL AND is_active AND failures = 0
+      coalesce(extract(epoch FROM now() - min(delivery.next_attempt_at)), 0), ARRAY['webhook']
+    FROM webhook_deliveries AS delivery
+    JOIN webhooks ON webhooks.id = webhook_id JOIN users ON users.id = owner_id
+    WHERE next_attempt_at <= now() AND webhooks.is_active AND users.is_active AND failures = 0
+      AND NOT EXISTS (
+        SELECT FROM webhook_deliveries AS earlier
+        WHERE earlier.webhook_id = delivery.webhook_id AND earlier.article_id = delivery.article_id
+          AND earlier.next_attempt_at IS NOT NULL AND earlier.id < delivery.id
+      )
     UNION ALL
     SELECT 'pressroom_webhooks', value, ARRAY[state] FROM (
       SELECT count(*) FILTER (WHERE is_active AND failures = 0) AS working,
         count(*) FILTER (WHERE is_active AND failures > 0) AS failing,
-        count(*) FILTER (WHERE NOT is_active) AS disabled
+        count(*) FILTER (WHERE NOT is_active AND disabled_reason IS NOT NULL) AS disabled,
+        count(*) FILTER (WHERE NOT is_active AND disabled_reason IS NULL) AS inactive
       FROM webhooks
     ) AS counted, LATERAL (VALUES
-      ('working', working), ('failing', failing), ('disabled', disabled)
+      ('working', working), ('failing', failing), ('disabled', disabled), ('inactive', inactive)
     ) AS shown (state, value)
+    UNION ALL
+    SELECT 'pressroom_events_lag_seconds',
+      coalesce(extract(epoch FROM now() - min(occurred_at)), 0), ARRAY[]::text[]
+    FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
     """
 )
-"""The age is of receivers that answer: one that does not is no fault of this server."""
+"""The age is that of deliveries that could be sent now, to receivers that answer.
+
+A receiver that does not answer is no fault of this server.
+"""
 _MEDIA = text("SELECT 'pressroom_media_bytes', coalesce(sum(bytes), 0), ARRAY[]::text[] FROM media")
 _CHANGES = text(
     """

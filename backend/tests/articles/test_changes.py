@@ -29,7 +29,7 @@ from app.models import User
 from app.schemas.articles.change import MAX_CHANGES
 from app.services.articles.changes import announce_due, begin_generation
 from app.services.pages.cursors import encode_cursor
-from tests.databases import driver_url, migrated_database
+from tests.databases import driver_url, migrated_database, run
 from tests.factories import PASSWORD, article_of, author_of, bearer, create_article
 from tests.processes import DEADLINE
 
@@ -123,11 +123,6 @@ async def follower(client: httpx.AsyncClient) -> Follower:
     start = (await client.get("/changes", params={"cursor": "latest"})).json()
     assert start["changes"] == []
     return Follower(client, start["next"])
-
-
-async def run(database: Database, statement: str, **parameters: Any) -> None:
-    async with database.unit_of_work() as session:
-        await session.execute(text(statement), parameters)
 
 
 class TestEntries:

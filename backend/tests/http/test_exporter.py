@@ -2,9 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +17,7 @@ from app.core import metrics
 from app.core.config import Settings, SetupError
 from app.exporter import Exporter, listen
 from app.services.gauges import COLLECTORS
-from tests.databases import execute
+from tests.databases import driver_url, execute
 from tests.processes import HOST, free_port
 
 Values = dict[tuple[str, tuple[str, ...]], float]
@@ -26,9 +29,15 @@ def recorder(tmp_path: Path) -> Iterator[metrics.Recorder]:
     metrics.stop()
 
 
-def client_of(settings: Settings) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(Exporter(settings))
-    return httpx.AsyncClient(transport=transport, base_url="http://metrics")
+@asynccontextmanager
+async def client_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    server = Exporter(settings)
+    transport = httpx.ASGITransport(server)
+    async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
+        yield client
+    database = server._gauges._database  # its process never closes it
+    if database is not None:
+        await database.dispose()
 
 
 async def values(client: httpx.AsyncClient) -> Values:
@@ -68,6 +77,50 @@ async def test_counts_of_processes_and_gauges_are_added(
         assert found["pressroom_job_last_success_timestamp_seconds", (job,)] > 1e9
     down = {labels for (name, labels), value in found.items() if name.endswith("_up") and not value}
     assert down == set()
+
+
+@pytest.mark.usefixtures("always_read")
+async def test_late_deliveries_and_events_are_measured(own_database: str) -> None:
+    """Only what this server could send now is late, and only to receivers that answer."""
+    columns = "owner_id, failures, is_active, disabled_reason"
+    deliver = (
+        "INSERT INTO webhook_deliveries"
+        " (webhook_id, message_id, kind, article_id, created_at, next_attempt_at)"
+        " SELECT id, gen_random_uuid(), 'article.updated', {0}, now(), now() + '{1}'"
+        " FROM webhooks WHERE {2}"
+    )
+    execute_all = partial(asyncio.to_thread, execute, own_database)
+    await execute_all(
+        "INSERT INTO users (email, username, name, hashed_password, is_active)"
+        " VALUES ('a@example.com', 'a', 'A', 'x', true), ('b@example.com', 'b', 'B', 'x', false)",
+        "INSERT INTO webhooks (url, events, payload_version, sealed_secret, event_xid, event_id,"
+        f" {columns}) SELECT 'https://example.com', '{{}}', 1, 's', 0, 0, * FROM (VALUES"
+        " (1, 0, true, NULL), (1, 1, true, NULL), (1, 9, false, 'gone'), (1, 0, false, NULL),"
+        " (2, 0, true, NULL)) AS of_users",
+        deliver.format(7, "-1 hour", "id > 1"),
+        deliver.format(7, "1 hour", "id = 1"),
+        deliver.format(7, "-1 hour", "id = 1"),
+    )
+    other = await asyncpg.connect(driver_url(own_database))
+    async with client_of(Settings(database_url=own_database, metrics_port=9100)) as client:
+        found = await values(client)
+        states = ("working", "failing", "disabled", "inactive")
+        assert [found["pressroom_webhooks", (state,)] for state in states] == [2, 1, 1, 1]
+        assert found["pressroom_outbox_oldest_age_seconds", ("webhook",)] == 0
+        assert found["pressroom_events_lag_seconds", ()] == 0
+
+        await execute_all(deliver.format(8, "-1 minute", "id = 1"))
+        await other.execute("BEGIN; SELECT pg_current_xact_id()")
+        await execute_all(
+            "INSERT INTO events (kind, data, occurred_at)"
+            " VALUES ('user.created', '{}', now() - interval '1 minute')"
+        )
+        found = await values(client)
+        assert 60 <= found["pressroom_outbox_oldest_age_seconds", ("webhook",)] < 3600
+        assert 60 <= found["pressroom_events_lag_seconds", ()] < 3600
+
+        await other.close()
+        assert (await values(client))["pressroom_events_lag_seconds", ()] == 0
 
 
 @pytest.mark.usefixtures("always_read")

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
@@ -119,6 +119,8 @@ async def test_accept_selects_the_representation(
     ),
     st.sampled_from([",", ", ", " ,\t", ";"]),
 )
+@example(["text/markdown\x0b"], ",")
+@example(["text/markdown;\x1cq=0"], ",")
 def test_nginx_knows_the_representation(items: list[str], separator: str) -> None:
     """nginx stores both forms of a page, and must not mistake one for the other."""
     accept = separator.join(items)

@@ -24,7 +24,7 @@ from app.main import create_app
 from app.models.integrations.event import EVENTS_CHANNEL
 from app.services.articles.changes import announce_due
 from app.services.integrations.events import AFTER, Position, latest_position
-from tests.databases import driver_url
+from tests.databases import driver_url, run
 from tests.factories import (
     PASSWORD,
     article_of,
@@ -86,11 +86,6 @@ class Reading:
 async def reading(database: Database) -> Reading:
     async with database.unit_of_work() as session:
         return Reading(database, await latest_position(session))
-
-
-async def run(database: Database, statement: str, **parameters: Any) -> None:
-    async with database.unit_of_work() as session:
-        await session.execute(text(statement), parameters)
 
 
 class TestArticles:

@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from app.core import metrics
 from app.core.config import Settings
 from app.core.enums import CommentStatus, Role
 from app.db.connections import LISTENER
@@ -18,10 +20,12 @@ from app.services.integrations.live.presence import CHANNEL
 from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url
 from tests.factories import bearer, create_comment, create_user
+from tests.http.test_metrics import labels_of
 from tests.integrations.streaming import PATH, LiveServer
 from tests.integrations.test_streams import new_article, new_user
 from tests.processes import DEADLINE, HOST
 
+LISTEN_GAP = "pressroom_live_listen_gap_seconds"
 LISTENERS = f"""
     FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = '{LISTENER}'
@@ -82,6 +86,23 @@ async def test_polls_replace_notifications(
         monkeypatch.setattr(hub, "CHECK_SECONDS", 0.0)
         await server.client.post("/auth/logout", headers=bearer(user))
         assert (await stream.next()).data["code"] == "token_revoked"
+
+
+async def test_gap_in_listening_is_measured_while_streams_are_open(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(server.database, "_listen", None)
+    recorder = metrics.start(tmp_path, "0")
+    try:
+        async with server.stream() as stream, asyncio.timeout(DEADLINE):
+            await stream.started()
+            while not labels_of(recorder, LISTEN_GAP)[()]:
+                await server.client.get("/health/live")
+        await server.without_connections()
+        assert labels_of(recorder, LISTEN_GAP)[()] == 0
+    finally:
+        metrics.stop()
 
 
 async def test_nothing_listens_without_streams(

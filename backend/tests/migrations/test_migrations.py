@@ -205,6 +205,53 @@ def test_downgrade_gives_drafts_a_slug() -> None:
         execute(url, "DO $$ BEGIN ASSERT (SELECT slug LIKE 'draft-%' FROM articles); END $$")
 
 
+def test_releases_without_integrations_write_after_a_downgrade() -> None:
+    """Triggers of events, sessions and users leave nothing behind, and other rows stay."""
+    publish = (
+        "INSERT INTO articles (title, content, slug, author_id, published_at)"
+        " VALUES ('T', 'Long enough.', '{0}', 1, now())"
+    )
+    end_and_delete = (
+        "UPDATE user_sessions SET revoked_at = NULL",
+        "UPDATE user_sessions SET revoked_at = now()",
+        "UPDATE users SET role = 'editor', is_active = NOT is_active WHERE id = 2",
+        "DELETE FROM api_keys WHERE id = (SELECT min(id) FROM api_keys)",
+        "DELETE FROM users WHERE id = (SELECT max(id) FROM users)",
+    )
+    counts = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM articles)"
+    with migrated_database() as url:
+        execute(
+            url,
+            "INSERT INTO users (email, username, name, hashed_password)"
+            " SELECT number || '@example.com', 'u' || number, 'U', 'x'"
+            " FROM generate_series(1, 6) AS number",
+            "INSERT INTO user_sessions"
+            " (user_id, token_hash, created_at, last_used_at, expires_at, user_agent)"
+            " SELECT 1, number::text::bytea, now(), now(), now() + interval '1 day', ''"
+            " FROM generate_series(1, 4) AS number",
+            "INSERT INTO api_keys (user_id, name, hint, token_hash, scopes, created_at)"
+            " SELECT 1, 'k', 'h', number::text::bytea, '{}', now()"
+            " FROM generate_series(1, 4) AS number",
+            publish.format("first"),
+            "INSERT INTO webhooks"
+            " (owner_id, url, events, payload_version, sealed_secret, event_xid, event_id)"
+            " VALUES (1, 'https://example.com', '{article.published}', 1, 's', 0, 0)",
+            "INSERT INTO webhook_deliveries (webhook_id, message_id, event_id, kind, created_at)"
+            " SELECT 1, gen_random_uuid(), id, kind, now() FROM events",
+            "INSERT INTO webhook_attempts (delivery_id, started_at, milliseconds)"
+            " SELECT id, now(), 1 FROM webhook_deliveries",
+        )
+        for number, revision in enumerate(("0033b", "0033", "0032"), start=1):
+            command.downgrade(alembic_config(url), revision)
+            execute(url, *end_and_delete, publish.format(revision))
+            assert [tuple(row) for row in fetch(url, counts)] == [(6 - number, 1 + number)]
+        upgrade(url)
+        execute(url, *end_and_delete, publish.format("last"))
+        kinds = [row["kind"] for row in fetch(url, "SELECT kind FROM events ORDER BY id")]
+        assert kinds == ["article.published"]
+        assert [tuple(row) for row in fetch(url, counts)] == [(2, 5)]
+
+
 def test_migrations_have_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 

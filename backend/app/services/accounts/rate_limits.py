@@ -210,9 +210,7 @@ async def attempt(
         _report_policy()
     try:
         await _begin_when_possible(database, limits)
-    except TooManyAttempts as error:
-        rates.report(Rate(ATTEMPTS, remaining=0, reset=error.retry_after))
-        metrics.count("pressroom_limited_requests_total", ATTEMPTS)
+    except TooManyAttempts:
         if is_login:
             metrics.count("pressroom_logins_total", "limited")
         raise
@@ -249,7 +247,7 @@ async def _begin_when_possible(database: Database, limits: Sequence[Limit]) -> N
                 return
         except _Busy:
             if loop.time() > deadline or _waiting >= MAX_WAITING:
-                raise TooManyAttempts from None
+                raise _refusal() from None
         _waiting += 1
         try:
             await asyncio.sleep(POLL_SECONDS)
@@ -292,7 +290,6 @@ async def count(database: Database, limits: Sequence[Limit]) -> None:
             parameters = _parameters(limit)
             failures = await session.scalar(_COUNT, parameters)
             if failures is None:
-                metrics.count("pressroom_limited_requests_total", ATTEMPTS)
                 await _raise_if_locked_out(session, parameters)
             await _lock_out(session, limit, failures or 0)
 
@@ -328,9 +325,14 @@ async def _raise_if_locked_out(session: AsyncSession, parameters: Mapping[str, A
         parameters["now"],
     )
     if until is not None and until > now:
-        seconds = math.ceil((until - now).total_seconds())
-        rates.report(Rate(ATTEMPTS, remaining=0, reset=seconds))
-        raise TooManyAttempts(retry_after=seconds)
+        raise _refusal(math.ceil((until - now).total_seconds()))
+
+
+def _refusal(seconds: int = 1) -> TooManyAttempts:
+    """Count a refused attempt, and report when the next one is possible. Return the error."""
+    rates.report(Rate(ATTEMPTS, remaining=0, reset=seconds))
+    metrics.count("pressroom_limited_requests_total", ATTEMPTS)
+    return TooManyAttempts(retry_after=seconds)
 
 
 def _parameters(limit: Limit) -> dict[str, Any]:

@@ -505,7 +505,7 @@ class Live:
             return
         for kind, number in self._kinds.items():
             recorder.set("pressroom_live_connections", number, kind)
-        lost = self._lost_at
+        lost = self._lost_at if self._connections else None
         gap = 0.0 if lost is None else asyncio.get_running_loop().time() - lost
         recorder.set("pressroom_live_listen_gap_seconds", gap)
 
