@@ -36,6 +36,9 @@ from app.services.space import min_free_bytes
 
 Result = TypeVar("Result")
 
+MAX_CLOCK_SKEW_SECONDS = 2.0
+"""Synchronized clocks differ by milliseconds."""
+
 _LAG = text(
     """
     SELECT CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
@@ -69,6 +72,11 @@ async def examine(
     state = await _or_none(_examine_database(database))
     disks = await asyncio.to_thread(_read_volumes, volumes)
     warnings = list(readiness.warnings) if readiness else []
+    if state and abs(state[1].clock_skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
+        warnings.append(
+            f"The clock of PostgreSQL differs by {state[1].clock_skew_seconds:+.1f} s: synchronize"
+            " the clocks of all machines (NTP)"
+        )
     warnings += [
         f"The disk of {disk.name} is almost full"
         for disk in disks
@@ -108,9 +116,9 @@ async def _or_none(examination: Awaitable[Result]) -> Result | None:
 
 async def _examine_database(database: Database) -> tuple[str, DatabaseHealth]:
     """Return the version of PostgreSQL, and its state."""
-    before = clock.now()
+    before = clock.system_now()
     state = await health.read_state(database)
-    after = clock.now()
+    after = clock.system_now()
     skew = state.now - (before + (after - before) / 2)
     lag = await database.reader.scalar(_LAG) if database.has_replica else None
     return state.version, DatabaseHealth(
