@@ -2,6 +2,7 @@
 """nginx with the production configuration: as a proxy for a server, and as a file server."""
 
 import os
+import re
 import secrets
 import subprocess
 import tempfile
@@ -54,6 +55,9 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
         conf = folder / "conf.d"
         conf.mkdir()
         (folder / "files").mkdir()
+        (folder / "snippets").mkdir()
+        for snippet in (NGINX_DIR / "snippets").iterdir():
+            (folder / "snippets" / snippet.name).write_text(_substituted(snippet.read_text()))
         (conf / "edge.conf").write_text(_rendered(backend.port, edge_port))
         (conf / "hosts.inc").write_text("server_name ~^;\n")
         (conf / "origins.inc").touch()
@@ -66,7 +70,7 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
         command += ["--tmpfs", "/var/cache/nginx-proxy:uid=101,gid=101"]
         mounts = {
             NGINX_DIR / "nginx.conf": "/etc/nginx/nginx.conf",
-            NGINX_DIR / "snippets": "/etc/nginx/snippets",
+            folder / "snippets": "/etc/nginx/snippets",
             conf: "/etc/nginx/conf.d",
             folder / "files": "/srv/files",
         }
@@ -85,9 +89,26 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
             subprocess.run(["docker", "kill", name], capture_output=True, check=False)
 
 
+SETTINGS: Final = {
+    "TRUSTED_PROXY": "unix:",
+    "EDGE_REQUESTS_PER_SECOND": UNLIMITED,
+    "EDGE_ATTEMPTS_PER_MINUTE": UNLIMITED,
+    "EDGE_ATTEMPTS_BURST": "1000",
+    "EDGE_ATTEMPT_SECONDS": "6",
+    "EDGE_LARGE_BODIES_PER_MINUTE": UNLIMITED,
+    "EDGE_UPLOADS_PER_MINUTE": UNLIMITED,
+    "EDGE_STREAMS_PER_ADDRESS": "1000",
+    "EDGE_CACHE_MEGABYTES": "96",
+    "MAX_BODY_BYTES": "4194304",
+    "WEB_PREFIX": "/read",
+    "ACCESS_LOG_PERCENT": "100",
+}
+"""Instead of the environment of the image `nginx-config`."""
+
+
 def _rendered(backend_port: int, port: int) -> str:
     """Return the rendered template. Raises BenchError if an expected line is missing."""
-    text = (NGINX_DIR / "templates" / "edge.conf.template").read_text()
+    text = _substituted((NGINX_DIR / "templates" / "edge.conf.template").read_text())
     replacements = {
         "    resolver ${RESOLVER} valid=1s ipv6=off;\n": "",
         "server ready-backend${BACKEND_DOMAIN}:8000 resolve max_fails=2 fail_timeout=5s;": (
@@ -96,17 +117,18 @@ def _rendered(backend_port: int, port: int) -> str:
         "    server backend${BACKEND_DOMAIN}:8000 resolve backup max_fails=0;\n": "",
         "listen 80 default_server;": f"listen {HOST}:{port} default_server;",
         "listen 80;": f"listen {HOST}:{port};",
-        "${TRUSTED_PROXY}": "unix:",
-        "${EDGE_REQUESTS_PER_SECOND}": UNLIMITED,
-        "${EDGE_ATTEMPTS_PER_MINUTE}": UNLIMITED,
-        "${EDGE_ATTEMPT_SECONDS}": "6",
-        "${EDGE_LARGE_BODIES_PER_MINUTE}": UNLIMITED,
-        "${EDGE_UPLOADS_PER_MINUTE}": UNLIMITED,
-        "${EDGE_CACHE_MEGABYTES}": "96",
-        "${MAX_BODY_BYTES}": "4194304",
     }
     for old, new in replacements.items():
         if old not in text:
             raise BenchError(f"the nginx template has changed: {old!r} is not in it")
         text = text.replace(old, new)
+    return text
+
+
+def _substituted(text: str) -> str:
+    """Return a text with the settings. Raises BenchError for an unknown one."""
+    for name, value in SETTINGS.items():
+        text = text.replace(f"${{{name}}}", value)
+    if unknown := re.search(r"\$\{[A-Z_]+\}", text):
+        raise BenchError(f"nginx has a new setting: {unknown[0]}")
     return text

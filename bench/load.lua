@@ -4,6 +4,9 @@
 --     Sends these requests in turn. Unused arguments are empty. The requests are built once, to
 --     keep the load of the generator small.
 --     A path or a body may contain `0000000`, which is replaced by the number of the request.
+--   wrk … URL -- paced MILLISECONDS METHOD HEADER CONTENT_TYPE PATH BODY [PATH BODY …]
+--     The same, but each connection waits for a random time before a request, with this mean. Many
+--     connections then send at random, as many clients do.
 --   wrk … URL -- chains PATH TOKEN [TOKEN …]
 --     Refresh tokens of one session per connection, in a FIFO queue. A request sends the first
 --     token of the queue, and the token of the response is appended. No session has concurrent
@@ -50,6 +53,11 @@ local function receive_token(status, headers, body)
 end
 
 function init(args)
+  if args[1] == "paced" then
+    local mean = tonumber(table.remove(args, 2))
+    args[1] = "turns"
+    delay = function() return math.floor(0.5 - mean * math.log(1 - math.random())) end
+  end
   if args[1] == "turns" then
     local method, headers = args[2], {}
     local name, value = args[3]:match("^(%S+): (.*)$")
@@ -83,11 +91,12 @@ function done(summary, latency)
   for _, token in pairs(thread:get("sessions")) do tokens[#tokens + 1] = '"' .. token .. '"' end
   local errors = summary.errors
   io.write(string.format(
-    '{"requests": %d, "duration": %d, "bytes": %.0f, "p50": %d, "p99": %d, "tokens": [%s], '
+    '{"requests": %d, "duration": %d, "bytes": %.0f, "p50": %d, "p99": %d, "mean": %.0f, "deviation": %.0f, '
+      .. '"tokens": [%s], '
       .. '"errors": {"connect": %d, "read": %d, "write": %d, "timeout": %d, "status": %d, '
       .. '"token": %d}}\n',
     summary.requests, summary.duration, summary.bytes,
-    latency:percentile(50), latency:percentile(99), table.concat(tokens, ", "),
+    latency:percentile(50), latency:percentile(99), latency.mean, latency.stdev, table.concat(tokens, ", "),
     errors.connect, errors.read, errors.write, errors.timeout, errors.status,
     thread:get("failures")))
 end

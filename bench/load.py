@@ -82,7 +82,8 @@ def _script_arguments(server: Server, workload: Workload) -> list[str]:
     header = workload.header
     if workload.is_authenticated:
         header = f"Authorization: {server.authorization()}"
-    arguments = ["turns", workload.method, header, workload.content_type]
+    mode = ["paced", f"{workload.pause_ms}"] if workload.pause_ms else ["turns"]
+    arguments = [*mode, workload.method, header, workload.content_type]
     return arguments + [part for request in workload.requests for part in request]
 
 

@@ -37,7 +37,8 @@ class Request(NamedTuple):
 class Workload:
     """Requests that are sent in turn. `min_bytes` is the minimum size of a correct response.
 
-    If `is_chain` is set, each request sends the refresh token of the previous response.
+    If `is_chain` is set, each request sends the refresh token of the previous response. With
+    `pause_ms`, each connection waits that long before a request, on average.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Workload:
     header: str = ""
     is_authenticated: bool = False
     is_chain: bool = False
+    pause_ms: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
     make bench ARGS=writing           creating articles, comments, favorites; refreshes
     make bench ARGS=realtime          open streams: memory, delay, reads beside them
     make bench ARGS=searching         searches of common words, beside a former revision
+    make bench ARGS=capacity          costs of requests, and the tables of docs/scaling.md
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
 the same PostgreSQL and rows. Their responses are compared before the measurement. A wrong response
@@ -33,6 +34,7 @@ from typing import Final
 import psutil
 
 import beside
+import capacity
 import conduit
 import content
 import hotpath
@@ -231,6 +233,7 @@ def main(arguments: Sequence[str]) -> int:
             "hotpath": hotpath,
             "conduit": conduit,
             "beside": beside,
+            "capacity": capacity,
             "metrics": metrics,
             "reads": reads,
             "realtime": realtime,

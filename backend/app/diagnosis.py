@@ -31,11 +31,11 @@ from app.db.failures import is_disk_full
 from app.db.session import Database
 from app.services import health, outbox
 from app.services.media.storage import new_folder, open_storage
+from app.services.server_health import MAX_CLOCK_SKEW_SECONDS
 from app.services.space import MIN_FREE_FRACTION, min_free_bytes
 
 TIMEOUT_SECONDS = 10
 MIN_POSTGRESQL = 180000
-MAX_CLOCK_DIFFERENCE = timedelta(seconds=2)
 MIN_CERTIFICATE_DAYS = 14
 MAX_CONNECTIONS_FRACTION = 0.8
 GIGABYTE = 1024**3
@@ -142,7 +142,7 @@ async def check_database(settings: Settings, database: Database) -> AsyncIterato
         advice = "lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise max_connections"
         used = f"{state.connections} of {state.max_connections} connections are in use"
         yield warning("database", used, advice)
-    yield _compare_clocks(state.now - clock.now())
+    yield _compare_clocks(state.now - clock.system_now())
     try:
         readiness = await health.check_readiness(database)
     except ServiceUnavailable as error:
@@ -159,7 +159,7 @@ async def check_database(settings: Settings, database: Database) -> AsyncIterato
 def _compare_clocks(difference: timedelta) -> Finding:
     seconds = abs(difference.total_seconds())
     text = f"the clock differs from that of PostgreSQL by {seconds:.1f} s"
-    if seconds > MAX_CLOCK_DIFFERENCE.total_seconds():
+    if seconds > MAX_CLOCK_SKEW_SECONDS:
         return problem("clock", text, "synchronize the clocks of both machines (NTP)")
     return ok("clock", text)
 

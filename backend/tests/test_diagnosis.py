@@ -99,7 +99,7 @@ class TestDatabase:
 
     async def test_wrong_clock(self, local: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         now = clock.now()
-        monkeypatch.setattr(clock, "now", lambda: now - timedelta(minutes=1))
+        monkeypatch.setattr(clock, "system_now", lambda: now - timedelta(minutes=1))
         (problem,) = (await self.check(local))[Level.PROBLEM]
         assert "clock: the clock differs" in problem
         assert "NTP" in problem

@@ -48,8 +48,9 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
     jobs = [
         Job("housekeeping", partial(delete_expired, database), interval=60 * 60, initial_delay=60)
     ]
+    # More often than necessary: the process that renders for all may end with an upgrade.
     jobs.append(
-        Job("rendering", partial(render_stale, database), interval=60 * 60, initial_delay=1)
+        Job("rendering", partial(render_stale, database), interval=15 * 60, initial_delay=1)
     )
     jobs.append(Job("announcing", partial(announce_due, database), interval=2))
     jobs.append(Job("changing tags", partial(apply_changes, database), interval=2))

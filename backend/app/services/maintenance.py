@@ -1,7 +1,8 @@
 """Maintenance mode: reads go on, and writes are refused with the administrator's sentence.
 
 It is a row of the database. Each process reads it every second, so that requests need no query.
-The routes refuse writes (app.http.routing), and background jobs start no run.
+The routes refuse writes (app.http.routing), and background jobs start no run. The same query reads
+the clock of the primary, which `clock.now` follows.
 """
 
 import asyncio
@@ -31,18 +32,24 @@ REFRESH_SECONDS = 1.0
 
 
 class _Row(NamedTuple):
-    message: str | None = None
-    since: datetime | None = None
+    message: str | None
+    since: datetime | None
+    now: datetime
+    """The clock of the primary."""
 
 
-_READ = select(Installation.maintenance, Installation.maintenance_since)
+_READ = select(
+    func.max(Installation.maintenance).label("message"),
+    func.max(Installation.maintenance_since).label("since"),
+    func.clock_timestamp().label("now"),
+)
+"""The table has at most one row. Aggregates return one even without it."""
 _CREATE = insert(Installation).values(id=1, uuid=bindparam("uuid")).on_conflict_do_nothing()
 
 
 async def _read(database: Database) -> _Row:
     async with database.autocommit() as connection:  # always on the primary
-        row = (await connection.execute(_READ)).one_or_none()
-    return _Row() if row is None else _Row._make(row)
+        return _Row._make((await connection.execute(_READ)).one())
 
 
 async def get_maintenance(database: Database, *, user: Identity) -> Maintenance:
@@ -64,9 +71,9 @@ async def begin(session: AsyncSession, *, new: MaintenanceUpdate, actor: Identit
         )
         .returning(Installation.maintenance, Installation.maintenance_since)
     )
-    row = _Row._make(found.one())
+    message, since = found.one()
     _record(session, AuditAction.BEGIN_MAINTENANCE, actor)
-    return Maintenance(active=True, message=row.message, since=row.since)
+    return Maintenance(active=True, message=message, since=since)
 
 
 async def end(session: AsyncSession, *, actor: Identity) -> None:
@@ -87,20 +94,22 @@ def _record(session: AsyncSession, action: AuditAction, actor: Identity) -> None
 
 
 async def refresh(database: Database, state: MaintenanceState) -> None:
-    """Read the mode from the primary.
+    """Read the mode from the primary, and follow its clock.
 
-    Without the database, and before its migrations, the state stays as it is.
+    Without the database, and before its migrations, both stay as they are.
     """
+    sent = clock.system_now()
     try:
         row = await _read(database)
     except (PressroomError, ProgrammingError):
         return
+    clock.follow(row.now, sent=sent, received=clock.system_now())
     state.set(row.message, row.since)
 
 
 @asynccontextmanager
 async def following(database: Database, state: MaintenanceState) -> AsyncIterator[None]:
-    """Keep `state` up to date while the block runs."""
+    """Keep `state` and the clock up to date while the block runs."""
     await refresh(database, state)
     task = asyncio.create_task(_follow(database, state), name="maintenance")
     try:

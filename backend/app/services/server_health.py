@@ -34,6 +34,8 @@ from app.services.space import min_free_bytes
 
 Result = TypeVar("Result")
 
+MAX_CLOCK_SKEW_SECONDS = 2.0
+"""Synchronized clocks differ by milliseconds."""
 
 async def examine(
     database: Database,
@@ -58,6 +60,11 @@ async def examine(
     state = await _or_none(_examine_database(database))
     disks = await asyncio.to_thread(_read_volumes, volumes)
     warnings = list(readiness.warnings) if readiness else []
+    if state and abs(state[1].clock_skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
+        warnings.append(
+            f"The clock of PostgreSQL differs by {state[1].clock_skew_seconds:+.1f} s: synchronize"
+            " the clocks of all machines (NTP)"
+        )
     warnings += [
         f"The disk of {disk.name} is almost full"
         for disk in disks
@@ -97,9 +104,9 @@ async def _or_none(examination: Awaitable[Result]) -> Result | None:
 
 async def _examine_database(database: Database) -> tuple[str, DatabaseHealth]:
     """Return the version of PostgreSQL, and its state."""
-    before = clock.now()
+    before = clock.system_now()
     state = await health.read_state(database)
-    after = clock.now()
+    after = clock.system_now()
     skew = state.now - (before + (after - before) / 2)
     lags = database.replication.lags() if database.replication else {}
     return state.version, DatabaseHealth(

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
@@ -16,6 +16,8 @@ from app.models.articles.article import Article
 logger = get_logger(__name__)
 
 BATCH = 50
+LOCK = 0x72656E646572
+"""The key of the advisory lock of `render_stale`: "render" in ASCII."""
 
 _STALE = (
     select(Article.id, Article.content, Article.own_excerpt, Article.excerpt)
@@ -23,6 +25,7 @@ _STALE = (
     .order_by(Article.id)
     .limit(BATCH)
 )
+_HAS_STALE = select(exists().where(Article.rendered_with < RENDERER))
 
 
 async def prepare_text(
@@ -74,11 +77,22 @@ def excerpt_columns(text: str, *, own_excerpt: str | None) -> dict[str, Any]:
 async def render_stale(database: Database) -> int:
     """Render articles that an older renderer rendered, or none; return their number.
 
-    Such articles remain after the renderer changes. The previous release may also write some during
-    a rolling upgrade. Neither `version` nor `updated_at` changes. No article is locked while it is
-    rendered: a concurrent update renders it anyway. An article that cannot be rendered is logged
-    and tried again in the next run.
+    Nothing is done if another process is doing so. Such articles remain after the renderer changes.
+    The previous release may also write some during a rolling upgrade. Neither `version` nor
+    `updated_at` changes. No article is locked while it is rendered: a concurrent update renders it
+    anyway. An article that cannot be rendered is logged and tried again in the next run.
     """
+    async with database.autocommit() as connection:
+        if not await connection.scalar(_HAS_STALE):
+            return 0
+    async with database.exclusively(LOCK) as is_held:
+        if not is_held:
+            logger.info("another process is rendering articles")
+            return 0
+        return await _render_stale(database)
+
+
+async def _render_stale(database: Database) -> int:
     count, last = 0, 0
     while True:
         async with database.autocommit() as connection:

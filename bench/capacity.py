@@ -1,0 +1,356 @@
+# ruff: noqa: T201 - a script: it prints to the terminal
+"""Measure what requests cost, compare the queueing model with a loaded worker, and derive tables.
+
+    make bench ARGS=capacity             two minutes; writes capacity.json and docs/scaling.md
+    make bench ARGS="capacity --tables"  writes the tables of docs/scaling.md again
+
+The processor time of PostgreSQL is that of all its processes, so it must run on this machine.
+"""
+
+import json
+import re
+import secrets
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.client import HTTPConnection
+from typing import Any, Final
+
+import psutil
+
+import edge
+import model
+import writing
+from app.core.config import PROJECT_DIR, get_settings
+from app.db import embedded, migrate
+from load import Generator
+from options import Options, parse_options
+from queueing import Pool, Simulated, Step, Work, simulate
+from report import Request, Workload, describe_machine, describe_versions, markdown_table
+from servers import (
+    ARTICLES,
+    HOST,
+    SERVER_ENVIRONMENT,
+    BenchError,
+    Server,
+    children,
+    execute,
+    pinned_worker,
+    scratch_database,
+    seed,
+    serving,
+)
+from workloads import ONE_ARTICLE_IDS, login_workload, open_sessions
+
+PAGE: Final = PROJECT_DIR / "docs" / "scaling.md"
+IMAGE: Final = "image.webp"
+PAUSE_MS: Final = 100
+"""The mean pause of a connection. With many connections, requests arrive at random."""
+USES: Final = (0.3, 0.6, 0.8)
+"""Shares of the worker's processor at which the model is compared with it."""
+IDLE: Final = 0.05
+SIMULATED: Final = 50_000
+"""Requests of a simulation."""
+POOLS: Final = {1: 1, 4: 4, 16: 16}
+Log = Callable[[str], None]
+
+
+def main(arguments: Sequence[str], wrk: str) -> None:
+    """Measure, and write the results. Raises BenchError."""
+    if "--tables" in arguments:
+        write_tables(model.read_stored())
+        return
+    options = parse_options(arguments, what="The capacity model", full=(3, 3), quick=(1, 1))
+    if get_settings().database_url:
+        raise BenchError("DATABASE_URL is set: PostgreSQL must run on this machine, embedded")
+    measured = measure(options, wrk, lambda line: print(line, flush=True))
+    print(json.dumps(measured, indent=2))
+    if not options.quick:
+        former = model.read_stored() if model.STORED.exists() else {}
+        model.STORED.write_text(json.dumps(former | measured, indent=2) + "\n")
+        write_tables(model.read_stored())
+        print(f"written: {model.STORED.name}, {PAGE.name}")
+
+
+# --- measurement
+
+
+def measure(options: Options, wrk: str, log: Log) -> dict[str, Any]:
+    """Start the servers, measure, and stop them. Return the results for capacity.json."""
+    busy = psutil.cpu_percent(interval=2)
+    with ExitStack() as running:
+        server_url = embedded.start(get_settings().data_dir / "bench" / "postgres")
+        url = running.enter_context(scratch_database(server_url))
+        migrate.upgrade(url)
+        seed(url, ARTICLES)
+        environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
+        environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
+        server = running.enter_context(
+            serving("Pressroom", "app.main:create_app()", "/health/ready", environment)
+        )
+        open_sessions(server)
+        generator = Generator(wrk)
+        meter = Meter(generator, server, url, options, log)
+        image = secrets.token_bytes(int(model.Traffic(0).image_bytes))
+        proxy, files = running.enter_context(edge.edge(server, {IMAGE: image}))
+        listed, article = reads(server)
+        costs: dict[str, Any] = {
+            "list": meter.read(listed, proxy),
+            "article": meter.read(article, proxy),
+            "signed_in_list": meter.read(replace(listed, is_authenticated=True), proxy),
+            "signed_in_article": meter.read(replace(article, is_authenticated=True), proxy),
+        }
+        one = replace(article, requests=article.requests[:1])
+        costs["cached_ms"] = meter.nginx_ms(proxy, one)
+        costs["proxied_ms"] = meter.nginx_ms(proxy, replace(one, header="Cookie: bench=1"))
+        file = Workload("image", [Request(f"/{IMAGE}")], len(image), options.connections)
+        costs["file_ms"] = meter.nginx_ms(files, file)
+        costs["worker_mb"] = _pss(max(children(server.pid), key=_pss))
+        costs["connection_mb"] = statistics.median(
+            _pss(psutil.Process(pid)) for pid in execute(url, BACKENDS)[0]
+        )
+        points = meter.points(article, costs["article"]["worker_ms"])
+        costs["writes"] = {
+            each.name: meter.write(each)
+            for each in writing.choose_workloads(url)
+            if each.name in model.Traffic(0).writes()
+        }
+        costs["login_ms"] = meter.login_ms()
+        (postgres,) = execute(url, "SHOW server_version")
+    return {
+        "conditions": {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "machine": describe_machine(),
+            "versions": describe_versions(wrk, f"{postgres}, embedded, durable"),
+            "rounds": f"{options.rounds}, of {options.seconds} s",
+            "other load": f"{busy:.0f} % of all CPUs busy before anything was started",
+        },
+        "costs": costs,
+        "points": points,
+        "waits": simulate_waits(costs),
+    }
+
+
+BACKENDS: Final = (
+    "SELECT array_agg(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'pressroom'"
+)
+
+
+def reads(server: Server) -> tuple[Workload, Workload]:
+    """Return the workloads of the list and of articles."""
+    listed = server.get_json("/articles")
+    paths = [f"/articles/{each['id']}" for each in listed[:ONE_ARTICLE_IDS]]
+    return (
+        Workload("list", [Request("/articles")], 5000, 32),
+        Workload("article", [Request(path) for path in paths], 500, 32),
+    )
+
+
+class Meter:
+    """Measures one server. The costs are the medians of the rounds."""
+
+    def __init__(
+        self, generator: Generator, server: Server, url: str, options: Options, log: Log
+    ) -> None:
+        self._generator = generator
+        self._server = server
+        self._url = url
+        self._options = options
+        self._log = log
+        (pids,) = execute(url, BACKENDS)
+        self._postgres = psutil.Process(pids[0]).ppid()
+
+    def read(self, workload: Workload, proxy: Server) -> dict[str, float]:
+        """Return the cost of a read, as a Cost."""
+        worker, postgres, _ = self._costs(workload)
+        wire = _wire_bytes(proxy, workload, self._server)
+        return {"worker_ms": worker, "postgres_ms": postgres, "wire_bytes": wire}
+
+    def write(self, workload: Workload) -> dict[str, float]:
+        """Return the cost of a write, as a Cost."""
+        if workload.name == writing.FAVORITE:
+            execute(self._url, "DELETE FROM favorites")
+        execute(self._url, "CHECKPOINT")
+        before = execute(self._url, *SIZES)
+        worker, postgres, requests = self._costs(workload)
+        after = execute(self._url, *SIZES)
+        wal, disk = (max(0.0, float(b - a)) for a, b in zip(before, after, strict=True))
+        return {
+            "worker_ms": worker,
+            "postgres_ms": postgres,
+            "wal_bytes": round(wal / requests),
+            "disk_bytes": round(disk / requests),
+        }
+
+    def login_ms(self) -> float:
+        """Return the processor time of a login."""
+        workload = login_workload(4, 100)
+        return self._generator.measure(self._server, workload, 3, 0).cpu_ms
+
+    def nginx_ms(self, proxy: Server, workload: Workload) -> float:
+        """Return the processor time of nginx for a response."""
+        self._generator.warm_up(proxy, workload, 1)
+        rounds = [
+            self._generator.measure(proxy, workload, self._options.seconds, number).cpu_ms
+            for number in range(self._options.rounds)
+        ]
+        self._log(f"{proxy.name}, {workload.name}: {statistics.median(rounds):.3f} ms")
+        return round(statistics.median(rounds), 4)
+
+    def _costs(self, workload: Workload) -> tuple[float, float, int]:
+        """Return milliseconds of the worker and of PostgreSQL, and the number of requests."""
+        requests = self._generator.drive(
+            self._server, workload, 1, allowed_errors=("none",)
+        )["requests"]
+        worker, postgres = [], []
+        for number in range(self._options.rounds):
+            before = self._postgres_seconds()
+            done = self._generator.measure(self._server, workload, self._options.seconds, number)
+            worker.append(done.cpu_ms)
+            postgres.append((self._postgres_seconds() - before) * 1000 / done.requests)
+            requests += done.requests
+        found = statistics.median(worker), statistics.median(postgres)
+        self._log(f"{workload.name}: {found[0]:.3f} ms + {found[1]:.3f} ms")
+        return round(found[0], 4), round(found[1], 4), requests
+
+    def _postgres_seconds(self) -> float:
+        times = [each.cpu_times() for each in children(self._postgres)]
+        return float(sum(time.user + time.system for time in times))
+
+    def points(self, workload: Workload, worker_ms: float) -> list[dict[str, float]]:
+        """Return measurements of a worker at several uses, beside what the model says.
+
+        The worker has one processor; the generator and PostgreSQL have the others.
+        """
+        with pinned_worker(self._server, database_url=self._url):
+            idle = self._paced(workload, IDLE * 1000 / worker_ms)
+            self._log(f"idle: mean {idle['mean_ms']:.2f} ms")
+            found = []
+            for use in USES:
+                point = self._paced(workload, use * 1000 / worker_ms)
+                simulated = simulate_worker(idle, worker_ms, rate=point["rate"])
+                point |= {
+                    "model_use": point["rate"] * worker_ms / 1000,
+                    "model_mean_ms": simulated.mean * 1000,
+                    "model_p50_ms": simulated.percentile(0.5) * 1000,
+                    "model_p99_ms": simulated.percentile(0.99) * 1000,
+                }
+                self._log(f"{use:.0%}: {point}")
+                found.append({name: round(value, 3) for name, value in point.items()})
+        return [{name: round(value, 3) for name, value in idle.items()}, *found]
+
+    def _paced(self, workload: Workload, rate: float) -> dict[str, float]:
+        connections = max(8, round(rate * PAUSE_MS / 1000))
+        paced = replace(workload, connections=connections, pause_ms=PAUSE_MS)
+        self._generator.warm_up(self._server, paced, 1)
+        before = self._server.cpu_seconds()
+        counts = self._generator.drive(self._server, paced, 3 * self._options.seconds)
+        seconds = counts["duration"] / 1e6
+        return {
+            "rate": counts["requests"] / seconds,
+            "use": (self._server.cpu_seconds() - before) / seconds,
+            "mean_ms": counts["mean"] / 1000,
+            "deviation_ms": counts["deviation"] / 1000,
+            "p50_ms": counts["p50"] / 1000,
+            "p99_ms": counts["p99"] / 1000,
+        }
+
+
+SIZES: Final = (
+    "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn",
+    "SELECT pg_database_size(current_database())",
+)
+
+
+def _pss(process: psutil.Process) -> float:
+    """Return the proportional set size in MB."""
+    return round(float(process.memory_full_info().pss) / 1e6, 1)
+
+
+def _wire_bytes(proxy: Server, workload: Workload, server: Server) -> float:
+    """Return the size of the compressed response of nginx, with its headers."""
+    connection = HTTPConnection(HOST, proxy.port, timeout=30)
+    headers = {"Accept-Encoding": "gzip"}
+    if workload.is_authenticated:
+        headers["Authorization"] = server.authorization()
+    connection.request("GET", workload.requests[0].path, headers=headers)
+    response = connection.getresponse()
+    fields = sum(len(name) + len(value) + 4 for name, value in response.getheaders())
+    size = len(response.read()) + fields
+    connection.close()
+    return size
+
+
+# --- simulation
+
+
+def simulate_worker(idle: Mapping[str, float], worker_ms: float, *, rate: float) -> Simulated:
+    """Simulate one worker. Half of its work is before the query, and half is after it.
+
+    `idle` is measured without other requests: what the worker does not do then is a constant delay,
+    for PostgreSQL and the network.
+    """
+    delay = max(idle["p50_ms"] - worker_ms, 0.0) / 1000
+    return simulate_workers(worker_ms, delay, workers=1, rate=rate)
+
+
+def simulate_workers(
+    worker_ms: float, delay: float, *, workers: int, rate: float, is_shared: bool = False
+) -> Simulated:
+    """Simulate workers with a queue each, or with a common one. `delay` is in seconds."""
+    half = Work(worker_ms / 2000, VARIATION)
+    pool = Pool(servers=workers) if is_shared else Pool(queues=workers)
+    return simulate(
+        {"worker": pool, "database": Pool(servers=None)},
+        [Step("worker", half), Step("database", Work(delay)), Step("worker", half)],
+        rate=rate,
+        requests=SIMULATED,
+    )
+
+
+VARIATION: Final = 1.0
+"""Of the two parts of the worker's time: the parts of a request and other work vary."""
+
+
+def simulate_waits(costs: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Return the simulated p99 in milliseconds by workers and use."""
+    worker_ms = costs["article"]["worker_ms"]
+    return [
+        {
+            "workers": workers,
+            "use": use,
+            "separate_p99_ms": round(_p99(worker_ms, workers, use, is_shared=False), 1),
+            "shared_p99_ms": round(_p99(worker_ms, workers, use, is_shared=True), 1),
+        }
+        for workers in POOLS
+        for use in (0.3, 0.6, 0.8, 0.9)
+    ]
+
+
+def _p99(worker_ms: float, workers: int, use: float, *, is_shared: bool) -> float:
+    rate = use * workers * 1000 / worker_ms
+    simulated = simulate_workers(worker_ms, 0.0, workers=workers, rate=rate, is_shared=is_shared)
+    return simulated.percentile(0.99) * 1000
+
+
+# --- tables
+
+
+def write_tables(stored: Mapping[str, Any]) -> None:
+    """Replace the tables of docs/scaling.md by those of the stored results."""
+    text = PAGE.read_text()
+    for name, table in tables(stored).items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        text, count = re.subn(pattern, lambda _: f"{begin}{table}\n{end}", text, flags=re.DOTALL)
+        if count != 1:
+            raise BenchError(f"{PAGE.name} has {count} places for the table {name!r}")
+    PAGE.write_text(text)
+
+
+def tables(stored: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of docs/scaling.md by their names."""
+    return {}

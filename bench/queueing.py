@@ -1,0 +1,132 @@
+"""Queues: formulas for known systems, and a simulation of systems without one.
+
+The simulation uses simpy. Requests arrive at random (a Poisson process), as those of many clients
+do. Times are in seconds.
+"""
+
+import random
+import statistics
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import simpy
+
+WARM_UP = 0.1
+"""The share of the requests that are simulated first, and not counted."""
+
+
+class Work(NamedTuple):
+    """The time that a step takes: its mean, and its squared coefficient of variation.
+
+    The variation is 0 for a constant time, and 1 for an exponential distribution.
+    """
+
+    mean: float
+    variation: float = 0.0
+
+    def draw(self, rng: random.Random) -> float:
+        """Return a time, from a gamma distribution."""
+        if not self.variation or not self.mean:
+            return self.mean
+        return rng.gammavariate(1 / self.variation, self.mean * self.variation)
+
+
+class Pool(NamedTuple):
+    """Servers with a common queue. With several `queues`, each request chooses one at random.
+
+    Workers have separate queues: the connections of nginx are distributed among them. Without
+    `servers`, nobody waits.
+    """
+
+    servers: int | None = 1
+    queues: int = 1
+
+
+class Step(NamedTuple):
+    """A part of a request: work by a server of a pool. Another request may follow on it."""
+
+    pool: str
+    work: Work
+
+
+class Simulated(NamedTuple):
+    """Response times in seconds, in ascending order, and the mean number of requests in progress."""
+
+    times: Sequence[float]
+    in_progress: float
+
+    @property
+    def mean(self) -> float:
+        """Return the mean response time."""
+        return statistics.fmean(self.times)
+
+    def percentile(self, share: float) -> float:
+        """Return the response time that this share of the requests does not exceed."""
+        return self.times[min(int(share * len(self.times)), len(self.times) - 1)]
+
+
+def erlang_c(servers: int, offered: float) -> float:
+    """Return the probability that a request waits in an M/M/c queue (Erlang C).
+
+    `offered` is the arrival rate times the mean service time. It is less than `servers`.
+    """
+    blocked = 1.0  # Erlang B, by its recursion
+    for number in range(1, servers + 1):
+        blocked = offered * blocked / (number + offered * blocked)
+    return blocked / (1 - offered / servers * (1 - blocked))
+
+
+def mean_wait(servers: int, rate: float, work: Work) -> float:
+    """Return the mean time in the queue, by the approximation of Allen and Cunneen.
+
+    It is exact for M/M/c, and for M/G/1 (the formula of Pollaczek and Khinchine).
+    """
+    offered = rate * work.mean
+    waiting = erlang_c(servers, offered) * work.mean / (servers - offered)
+    return waiting * (1 + work.variation) / 2
+
+
+def simulate(
+    pools: Mapping[str, Pool],
+    steps: Sequence[Step],
+    *,
+    rate: float,
+    requests: int,
+    seed: int = 1,
+) -> Simulated:
+    """Simulate requests that arrive at a mean `rate`, and take the steps in their order."""
+    env, rng = simpy.Environment(), random.Random(seed)  # noqa: S311 - not a secret
+    queues = {
+        name: [simpy.Resource(env, pool.servers) for _ in range(pool.queues)]
+        for name, pool in pools.items()
+        if pool.servers is not None
+    }
+    times: list[float] = []
+    seen: list[int] = []
+    present = 0
+
+    def respond() -> Generator[simpy.Event, Any, None]:
+        nonlocal present
+        started = env.now
+        seen.append(present)  # arrivals at random see the mean number
+        present += 1
+        chosen = {name: rng.choice(each) for name, each in queues.items()}
+        for pool, work in steps:
+            if pool in chosen:
+                with chosen[pool].request() as turn:
+                    yield turn
+                    yield env.timeout(work.draw(rng))
+            else:
+                yield env.timeout(work.draw(rng))
+        present -= 1
+        times.append(env.now - started)
+
+    def arrive() -> Generator[simpy.Event, Any, None]:
+        for _ in range(requests):
+            yield env.timeout(rng.expovariate(rate))
+            env.process(respond())
+
+    env.process(arrive())
+    env.run()
+    first = int(requests * WARM_UP)
+    return Simulated(sorted(times[first:]), statistics.fmean(seen[first:]))
