@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 MAX_CLOCK_SKEW_SECONDS = 2.0
 """Synchronized clocks differ by milliseconds."""
 
+
 async def examine(
     database: Database,
     *,
