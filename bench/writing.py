@@ -109,11 +109,10 @@ def choose_workloads(url: str) -> list[Workload]:
         ),
         Workload(
             CHANGE,
-            # Two texts in turns, so that each request changes the article.
+            # The number of the request is in the text, so that each request changes the article.
             [
-                Request(f"/articles/{number}", json.dumps({"content": content}))
-                for content in _texts()[:2]
-                for number in own
+                Request(f"/articles/{number}", json.dumps({"content": f"0000000 {content}"}))
+                for number, content in zip(own, cycle(_texts()), strict=False)
             ],
             200,
             WRITERS,

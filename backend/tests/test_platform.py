@@ -299,7 +299,11 @@ def test_help_of_all_commands_is_that_of_each(name: str) -> None:
 LOCK_FILES = sorted(PROJECT_DIR.glob("clients/*/package-lock.json")) + sorted(
     PROJECT_DIR.glob("clients/starters/*/package-lock.json")
 )
-CLIENT_PACKAGES = [*(path.parent for path in LOCK_FILES), BACKEND_DIR / "tests/contract/clients"]
+CLIENT_PACKAGES = [
+    *(path.parent for path in LOCK_FILES),
+    BACKEND_DIR / "tests/contract/clients",
+    BACKEND_DIR / "tests/clients/deno",
+]
 
 
 @pytest.mark.parametrize("folder", CLIENT_PACKAGES, ids=lambda folder: folder.name)
@@ -317,7 +321,7 @@ def test_python_lock_files_name_no_registry() -> None:
 
 
 def test_packages_and_builds_of_javascript_are_not_committed() -> None:
-    command = ["git", "ls-files", "clients", "backend/tests/contract"]
+    command = ["git", "ls-files", "clients", "backend/tests/contract", "backend/tests/clients"]
     listed = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=True)
     files = listed.stdout.split()
     assert "clients/typescript/package.json" in files

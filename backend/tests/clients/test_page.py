@@ -22,23 +22,33 @@ def program(language: str) -> str:
     return "\n".join(fence.findall(PAGE.read_text()))
 
 
+def latest(api: Api) -> str:
+    """Return the cursor after the latest change."""
+    cursor: str = api.client.get("/changes", params={"cursor": "latest"}).json()["next"]
+    return cursor
+
+
 def test_programs_of_the_page(typescript: Path, api: Api, tmp_path: Path) -> None:
     folder = typescript / "dist" / "page"  # in the package, whose name the program imports
     folder.mkdir(parents=True)
     source = folder / "page.ts"
-    source.write_text(f"const API = '{api.url}';\nconst PASSWORD = '{PASSWORD}';\n{program('ts')}")
+    given = {"API": api.url, "PASSWORD": PASSWORD, "CURSOR": latest(api)}
+    constants = "".join(f"const {name} = '{value}';\n" for name, value in given.items())
+    source.write_text(constants + program("ts"))
     options = ["--strict", "--target", "es2022", "--module", "nodenext", "--skipLibCheck"]
     run([typescript / "node_modules" / ".bin" / "tsc", *options, source], cwd=typescript)
     output = run(["node", source.with_suffix(".js")], cwd=typescript)
     assert "Notes" in output.splitlines()
-    assert "created notes" in output
+    assert output.count("created notes") == 2  # in the list of changes, and in the stream
     assert "412" in output
 
     path = tmp_path / "page.py"
-    path.write_text(f'API = "{api.url}"\nPASSWORD = "{PASSWORD}"\n{program("python")}')
+    given["CURSOR"] = latest(api)
+    constants = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    path.write_text(constants + program("python"))
     environment = {"PYTHONPATH": str(PYTHON / "src"), "MYPYPATH": str(PYTHON / "src")}
     run([sys.executable, "-m", "mypy", "--strict", path], cwd=tmp_path, **environment)
     output = run([sys.executable, path], cwd=tmp_path, **environment)
     assert "More notes" in output
-    assert "created more-notes" in output
+    assert output.count("created more-notes") == 2
     assert "['Notes']" in output

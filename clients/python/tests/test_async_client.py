@@ -2,15 +2,16 @@
 
 import asyncio
 import io
+from contextlib import aclosing
 from dataclasses import replace
 from uuid import uuid4
 
 import httpx
 import pytest
 from conftest import PASSWORD
-from test_client import PIXEL, QUICK
+from test_client import PIXEL, QUICK, interrupted_stream
 
-from pressroom_client import AsyncClient, MemoryStore, errors, models
+from pressroom_client import AsyncClient, MemoryStore, PressroomError, errors, models
 
 
 class Transport(httpx.AsyncHTTPTransport):
@@ -59,3 +60,32 @@ async def test_story(url: str, user: models.UserPrivate) -> None:
             await client.read_article(2**40)
         await client.log_out()
         assert store.get() is None
+
+
+async def test_stream_of_comments(url: str, store: MemoryStore) -> None:
+    async with AsyncClient(url, store=store) as client:
+        new = models.ArticleCreate(title="Discussed", content="Text.", published=True)
+        article = await client.create_article(new)
+        comment = models.CommentCreate(content="Once\u2028more")
+        stream = client.stream(topic="comments", article_id=article.id)
+        async with aclosing(stream):
+            first = asyncio.ensure_future(anext(stream))
+            while not first.done():  # the stream starts at some moment meanwhile
+                await client.create_comment(article.id, comment)
+            event = await first
+            assert (event.data.kind, event.data.article_id) == ("created", article.id)
+            assert event.data.comment
+            assert event.data.comment.content == "Once\u2028more"
+
+
+async def test_interrupted_stream_continues(url: str) -> None:
+    async with AsyncClient(url) as client:
+        end = (await client.list_changes(cursor="latest")).next
+    answers = [interrupted_stream(end), httpx.Response(422, json={"code": "invalid_cursor"})]
+    transport = httpx.MockTransport(lambda _: answers.pop(0))
+    async with AsyncClient(url, http=httpx.AsyncClient(transport=transport)) as client:
+        stream = client.stream()
+        assert (await anext(stream)).cursor == "first"
+        with pytest.raises(PressroomError):
+            await anext(stream)
+    assert answers == []

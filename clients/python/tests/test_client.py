@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from uuid import uuid4
 
@@ -237,3 +238,87 @@ def test_api_key_is_sent_as_the_token(url: str, client: Client) -> None:
         assert other.list_articles(limit=1)
         with pytest.raises(errors.InsufficientScope):
             publish(other, "Without the scope")
+
+
+def test_stream_has_what_happens_from_now_on(client: Client) -> None:
+    end = client.list_changes(cursor="latest").next
+    first = publish(client, "Streamed")
+    with closing(client.stream(cursor=end)) as stream:
+        event = next(stream)
+    assert (event.data.kind, event.data.article_id) == ("created", first.id)
+    second = publish(client, "Streamed later")
+    with closing(client.stream(cursor=event.cursor)) as stream:
+        assert next(stream).data.article_id == second.id
+
+
+class Scripted(httpx.HTTPTransport):
+    """Gives these answers, then those of the server."""
+
+    def __init__(self, *answers: httpx.Response | httpx.TransportError) -> None:
+        super().__init__()
+        self.answers = list(answers)
+        self.cursors: list[str | None] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.cursors.append(request.url.params.get("cursor"))
+        if not self.answers:
+            return super().handle_request(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, httpx.TransportError):
+            raise answer
+        return answer
+
+
+def interrupted_stream(end: str) -> httpx.Response:
+    """Return a stream of one change, of which a line has two parts, up to the cursor `end`."""
+    change = {"cursor": "first", "article_id": 1, "slug": "\u2028", "kind": "updated"}
+    text = json.dumps(change | {"occurred_at": "2026-11-20T12:00:00Z"}, ensure_ascii=False).replace(
+        ', "kind"', ',\ndata: "kind"'
+    )
+    return httpx.Response(
+        200,
+        content=(
+            f": alive\nretry: 1\n\nid: first\r\nevent: change\r\ndata:{text}\n\nid: {end}\n\n"
+            'retry: 2\nevent: closing\ndata: {"code": "server_stopping"}\n\nid: incomplete'
+        ).encode(),
+    )
+
+
+def test_interrupted_stream_continues_without_a_gap(url: str, client: Client) -> None:
+    end = client.list_changes(cursor="latest").next
+    article = publish(client, "After an interruption")
+    transport = Scripted(
+        interrupted_stream(end), httpx.Response(503), httpx.ReadError("the connection was lost")
+    )
+    other = Client(url, http=httpx.Client(transport=transport), retry=Retry(attempts=1))
+    with other, closing(other.stream()) as stream:
+        first, second = next(stream), next(stream)
+    assert (first.cursor, first.data.slug) == ("first", "\u2028")
+    assert second.data.article_id == article.id
+    assert transport.cursors == [None, end, end, end]
+
+
+def test_stream_that_is_refused_ends(url: str, client: Client) -> None:
+    with Client(url) as anonymous, pytest.raises(errors.NotAuthenticated):
+        next(anonymous.stream(topic="feed"))
+    with pytest.raises(errors.InvalidCursor):
+        next(client.stream(cursor="unknown"))
+    transport = Scripted(*(httpx.Response(503) for _ in range(4)))
+    full = Client(url, http=httpx.Client(transport=transport), retry=QUICK)
+    with full, pytest.raises(PressroomError, match="503"):
+        next(full.stream())
+
+
+def test_request_waits_for_the_limit_that_a_response_has_reported(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    headers = {"RateLimit": '"articles";r=0;t=5, "writes";r=7;t=9'}
+    for retry in (Retry(), Retry(max_pause=4)):
+        transport = Scripted(*(httpx.Response(204, headers=headers) for _ in range(3)))
+        with Client(url, http=httpx.Client(transport=transport), retry=retry) as client:
+            client.log_out()
+            client.read_rss()  # has no limit
+            client.log_out()
+    assert pauses == [pytest.approx(5, abs=0.5)]

@@ -2,7 +2,8 @@
 import { operationTable, type Operations } from './operations.js';
 import type { ArticlePart, ChangeResponse, ListedArticle, MediaResponse, Tokens } from './schema.js';
 import { Session, memoryStore, type StoredTokens, type TokenStore } from './session.js';
-import { delay, fetchWithProgress, sendRepeatedly, type Fetch, type RetryOptions } from './transport.js';
+import { follow, type StreamData, type StreamEvent, type StreamInput } from './stream.js';
+import { Rates, delay, fetchWithProgress, sendRepeatedly, type Fetch, type RetryOptions } from './transport.js';
 import type { Input, OperationInfo, Page, RequestOptions } from './types.js';
 
 export interface ClientOptions {
@@ -75,6 +76,7 @@ export class Core {
   readonly session: Session;
   readonly #options: ClientOptions;
   readonly #baseUrl: string;
+  readonly #rates = new Rates();
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -133,6 +135,22 @@ export class Core {
     }
   }
 
+  /**
+   * Yield what happens from now on, or after `cursor`, until `signal` is aborted: changes of articles, of users whom you
+   * follow (`topic: 'feed'`), of `comments`, or of your queue (`moderation`).
+   *
+   * After an interruption, it continues without a gap. Store the `cursor` of an event after handling it.
+   */
+  stream<Given extends StreamInput = StreamInput>(
+    { cursor, ...query }: Given = {} as Given, { signal }: { signal?: AbortSignal } = {},
+  ): AsyncGenerator<StreamEvent<StreamData<Given>>, void, undefined> {
+    const { streamChanges } = operationTable;
+    return follow(
+      (last, stop) => this.call(streamChanges, { ...query, cursor: last }, { signal: stop }) as Promise<Response>,
+      cursor, signal,
+    );
+  }
+
   /** Send the request of an operation. The methods of the operations call it. */
   async call(
     operation: OperationInfo, input: Record<string, unknown> = {}, options: RequestOptions = {}, send?: Fetch,
@@ -153,9 +171,11 @@ export class Core {
     }
     if (this.#usesCookie && LOGINS.has(operation.id)) parameters['cookie'] = true;
     const repeatable = key !== undefined || !['POST', 'PATCH'].includes(operation.method);
+    await this.#rates.wait(operation.id, this.#options.retry ?? {}, options.signal);
     const response = await this.#exchange(
       this.#url(operation.path, parameters), init, repeatable, !LOGINS.has(operation.id), send,
     );
+    this.#rates.note(operation.id, response.headers);
     if (LOGOUTS.has(operation.id)) this.session.end();
     const value = await valueOf(response, operation);
     if (LOGINS.has(operation.id)) this.session.begin(value as Tokens);

@@ -11,6 +11,7 @@ export interface RetryOptions {
   maxPause?: number;
 }
 
+const DEFAULT_MAX_PAUSE_MS = 20_000;
 const FIRST_PAUSE_MS = 250;
 const REPEATABLE = new Set([502, 503, 504]);
 
@@ -31,7 +32,7 @@ interface Attempt<Prepared> {
  */
 export async function sendRepeatedly<Prepared>(
   { prepare, send, recover }: Attempt<Prepared>, repeatable: boolean,
-  { attempts = 4, maxPause = 20_000 }: RetryOptions, signal?: AbortSignal,
+  { attempts = 4, maxPause = DEFAULT_MAX_PAUSE_MS }: RetryOptions, signal?: AbortSignal,
 ): Promise<Response> {
   let recovered = false;
   for (let attempt = 1; ; attempt++) {
@@ -56,6 +57,27 @@ export async function sendRepeatedly<Prepared>(
       if (attempt >= attempts) throw error;
     }
     await delay(pause, signal);
+  }
+}
+
+/** The rate limits that responses have reported, by operation: a request waits rather than getting 429. */
+export class Rates {
+  readonly #policies = new Map<string, Set<string>>();
+  readonly #until = new Map<string, number>();
+
+  /** Note the fields of a response (draft-ietf-httpapi-ratelimit-headers). */
+  note(operation: string, headers: Headers): void {
+    for (const [, policy = '', left, seconds] of (headers.get('RateLimit') ?? '').matchAll(/"([^"]+)";r=(\d+);t=(\d+)/g)) {
+      this.#policies.set(operation, (this.#policies.get(operation) ?? new Set()).add(policy));
+      this.#until.set(policy, left === '0' ? Date.now() + Number(seconds) * 1000 : 0);
+    }
+  }
+
+  /** Wait until the limits of an operation allow a request, unless this takes longer than `maxPause`. */
+  async wait(operation: string, { maxPause = DEFAULT_MAX_PAUSE_MS }: RetryOptions, signal?: AbortSignal): Promise<void> {
+    const moments = [...(this.#policies.get(operation) ?? [])].map((policy) => this.#until.get(policy) ?? 0);
+    const pause = Math.max(0, ...moments) - Date.now();
+    if (pause > 0 && pause <= maxPause) await delay(pause, signal);
   }
 }
 

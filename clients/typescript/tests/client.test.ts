@@ -104,6 +104,86 @@ test('polling for changes ends with its signal', async () => {
   assert.ok(stop.signal.aborted);
 });
 
+test('a stream has what happens from now on, and continues after a cursor', async () => {
+  const { next } = await api.listChanges({ cursor: 'latest' });
+  const first = await publish('Streamed');
+  let cursor: string | undefined;
+  for await (const change of api.stream({ cursor: next })) {
+    assert.deepEqual([change.data.kind, change.data.article_id], ['created', first.id]);
+    ({ cursor } = change);
+    break;
+  }
+  const second = await publish('Streamed later');
+  for await (const { data } of api.stream({ cursor })) {
+    assert.equal(data.article_id, second.id);
+    break;
+  }
+});
+
+test('an interrupted stream continues without a gap', async () => {
+  const { next } = await api.listChanges({ cursor: 'latest' });
+  const article = await publish('After an interruption');
+  const interrupted = `: alive\nretry: 1\n\nid: first\r\nevent: change\r\ndata: {"kind":\ndata: "updated"}\n\nid: ${next}\n\n`
+    + 'retry: 2\nevent: closing\ndata: {"code": "server_stopping"}\n\nid: incomplete';
+  const answers = [
+    async () => new Response(interrupted),
+    async () => new Response('{"success": false, "code": "streams_full"}', { status: 503 }),
+    () => Promise.reject(new TypeError('the connection was lost')),
+  ];
+  const { fetch, requests } = flaky(() => answers.shift()?.());
+  const found = [];
+  for await (const change of createClient({ baseUrl, fetch, retry: { attempts: 1 } }).stream()) {
+    found.push(change);
+    if (found.length === 2) break;
+  }
+  assert.deepEqual(found[0], { cursor: 'first', data: { kind: 'updated' } });
+  assert.equal(found[1]?.data.article_id, article.id);
+  assert.deepEqual(requests.map(({ url }) => new URL(url).searchParams.get('cursor')), [null, next, next, next]);
+});
+
+test('a stream has the comments that its user may see', async () => {
+  const article = await publish('Discussed');
+  const input = { topic: 'comments', article_id: article.id } as const;
+  const stream = api.stream(input);
+  let seen = false;
+  const event = stream.next().finally(() => {
+    seen = true;
+  });
+  // The stream starts at some moment meanwhile.
+  while (!seen) await api.createComment({ article_id: article.id, body: { content: 'A comment.' } });
+  const { value } = await event;
+  assert.deepEqual([value?.data.kind, value?.data.comment?.content], ['created', 'A comment.']);
+  await stream.return();
+});
+
+test('a stream that is refused, or stopped, ends', async () => {
+  const anonymous = createClient({ baseUrl });
+  await assert.rejects(anonymous.stream({ topic: 'feed' }).next(), (error) => isError(error, 'not_authenticated'));
+  await assert.rejects(api.stream({ cursor: 'unknown' }).next(), (error) => isError(error, 'invalid_cursor'));
+  const stop = new AbortController();
+  const event = api.stream({}, { signal: stop.signal }).next();
+  stop.abort(new Error('stopped'));
+  await assert.rejects(event, /stopped/);
+});
+
+test('a request waits for the limit that an earlier response has reported', async () => {
+  const used = () => Response.json({}, { headers: { RateLimit: '"articles";r=0;t=1, "writes";r=7;t=3' } });
+  const { fetch, requests } = flaky(async () => used());
+  const client = createClient({ baseUrl, fetch });
+  const moments: number[] = [];
+  for (let count = 0; count < 2; count++) {
+    await client.createArticle({ body: { title: 'Limited', content: 'Text.' } });
+    moments.push(Date.now());
+    await client.readIndex(); // has no limit
+  }
+  assert.ok(moments[1]! - moments[0]! >= 990);
+  assert.equal(requests.length, 4);
+  const impatient = createClient({ baseUrl, fetch, retry });
+  const before = Date.now();
+  for (let count = 0; count < 2; count++) await impatient.createArticle({ body: { title: 'Limited', content: 'Text.' } });
+  assert.ok(Date.now() - before < 990);
+});
+
 test('expired tokens are refreshed once for all requests', async () => {
   const { fetch, to } = flaky(() => undefined);
   const store = memoryStore();

@@ -5,6 +5,7 @@ the result or the exception. `_sending.py` performs it, with or without `await`.
 """
 
 import random
+import re
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
@@ -28,6 +29,7 @@ EARLY_SECONDS = 10.0
 REPEATABLE_STATUSES = frozenset({502, 503, 504})
 UNSAFE_METHODS = frozenset({"POST", "PATCH"})
 OLD_TOKEN_CODES = frozenset({"token_expired", "token_revoked", "invalid_token"})
+RATE = re.compile(r'"([^"]+)";r=([0-9]+);t=([0-9]+)')
 LOGINS = frozenset({"login", "log_in_with_second_factor"})
 LOGOUTS = frozenset({"log_out", "log_out_everywhere"})
 REFRESH: Operation[models.Tokens] = Operation("refresh", "POST", "/auth/refresh", models.Tokens)
@@ -176,6 +178,26 @@ def _parameter(value: Any) -> Any:
     return value
 
 
+class Rates:
+    """The limits that responses have reported: a request waits rather than getting 429."""
+
+    def __init__(self) -> None:
+        self._policies: dict[str, set[str]] = {}
+        """The policies of each operation."""
+        self._until: dict[str, float] = {}
+
+    def note(self, operation: str, response: httpx.Response) -> None:
+        """Note the fields of a response (draft-ietf-httpapi-ratelimit-headers)."""
+        for policy, left, seconds in RATE.findall(response.headers.get("RateLimit", "")):
+            self._policies[operation] = self._policies.get(operation, set()) | {policy}
+            self._until[policy] = 0.0 if int(left) else time.monotonic() + int(seconds)
+
+    def wait(self, operation: str) -> float:
+        """Return the seconds until the limits of an operation allow a request; at most 0: now."""
+        policies = self._policies.get(operation, ())
+        return max((self._until[each] for each in policies), default=0.0) - time.monotonic()
+
+
 class Core:
     """The state of a client, and the flows of its requests."""
 
@@ -183,6 +205,7 @@ class Core:
         self.api_key = api_key
         self.store = store
         self.retry = retry
+        self.rates = Rates()
 
     def call(self, call: Call) -> Flow[Any]:
         """Send a request, and return the result. Raises PressroomError."""
@@ -198,9 +221,9 @@ class Core:
     def exchange(self, call: Call) -> Flow[httpx.Response]:
         """Send a request until its response is successful, and return this response.
 
-        A limit is waited for. Failures are repeated only if the request is repeatable: then one
-        that was carried out, but whose response was lost, changes nothing more. An access token
-        that has expired is refreshed once.
+        A limit is waited for, before the request if an earlier response has reported it. Failures
+        are repeated only if the request is repeatable: then one that was carried out, but whose
+        response was lost, changes nothing more. An access token that has expired is refreshed once.
         """
         refreshed = False
         attempt = 0
@@ -208,6 +231,9 @@ class Core:
             attempt += 1
             pause = min(self.retry.max_pause, FIRST_PAUSE * 2 ** (attempt - 1))
             pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads the attempts of clients
+            wait = self.rates.wait(call.operation.id)
+            if 0 < wait <= self.retry.max_pause:
+                yield Pause(wait)
             token = (yield from self.token()) if call.authenticated else None
             headers = {**call.headers, **({"Authorization": f"Bearer {token}"} if token else {})}
             try:
@@ -220,6 +246,7 @@ class Core:
                 yield Pause(pause)
                 continue
             if response.is_success:
+                self.rates.note(call.operation.id, response)
                 return response  # type: ignore[no-any-return]  # what `Send` yields
             error = error_of(response)
             if error.code in OLD_TOKEN_CODES and not refreshed and not self.api_key and token:

@@ -1,15 +1,20 @@
 """The clients: the generated methods, and pages, changes and uploads."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from types import TracebackType
-from typing import BinaryIO, ParamSpec, Self, TypeVar
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, overload
+
+import httpx
 
 from . import models
 from . import operations as _operations
 from ._base import Page
 from ._core import Paging
+from ._errors import PressroomError
+from ._streaming import ArticleTopic, CommentEvent, CommentTopic, Following, StreamEvent
 from .operations import LIST_CHANGES, UPLOAD_MEDIA, AsyncOperations, SyncOperations
 
 Arguments = ParamSpec("Arguments")
@@ -92,6 +97,36 @@ class Client(SyncOperations):
                     return
                 time.sleep(poll)
 
+    @overload
+    def stream(
+        self, *, topic: ArticleTopic = "changes", cursor: str | None = None
+    ) -> Generator[StreamEvent[models.ChangeResponse], None, None]: ...
+
+    @overload
+    def stream(
+        self, *, topic: CommentTopic, article_id: int | None = None, cursor: str | None = None
+    ) -> Generator[StreamEvent[CommentEvent], None, None]: ...
+
+    def stream(
+        self, *, topic: str = "changes", article_id: int | None = None, cursor: str | None = None
+    ) -> Generator[StreamEvent[Any], None, None]:
+        """Yield what happens from now on, or after `cursor`.
+
+        That is changes of articles, of users whom you follow (`feed`), of `comments` of an article,
+        or of your queue (`moderation`). After an interruption, it continues without a gap. Store
+        the `cursor` of an event after handling it. Raises PressroomError if the server refuses it.
+        """
+        following = Following(topic, article_id, cursor)
+        while True:
+            try:
+                response = self._run(self._core.call(following.call()))
+                with contextlib.closing(response):
+                    for chunk in response.iter_bytes():
+                        yield from following.receive(chunk)
+            except (httpx.TransportError, PressroomError) as error:
+                following.check(error)
+            time.sleep(following.pause())
+
     def upload_media(
         self,
         file: BinaryIO,
@@ -151,6 +186,32 @@ class AsyncClient(AsyncOperations):
                 if poll is None:
                     return
                 await asyncio.sleep(poll)
+
+    @overload
+    def stream(
+        self, *, topic: ArticleTopic = "changes", cursor: str | None = None
+    ) -> AsyncGenerator[StreamEvent[models.ChangeResponse], None]: ...
+
+    @overload
+    def stream(
+        self, *, topic: CommentTopic, article_id: int | None = None, cursor: str | None = None
+    ) -> AsyncGenerator[StreamEvent[CommentEvent], None]: ...
+
+    async def stream(
+        self, *, topic: str = "changes", article_id: int | None = None, cursor: str | None = None
+    ) -> AsyncGenerator[StreamEvent[Any], None]:
+        """Yield what happens from now on, or after `cursor`, like `Client.stream`."""
+        following = Following(topic, article_id, cursor)
+        while True:
+            try:
+                response = await self._run(self._core.call(following.call()))
+                async with contextlib.aclosing(response):
+                    async for chunk in response.aiter_bytes():
+                        for event in following.receive(chunk):
+                            yield event
+            except (httpx.TransportError, PressroomError) as error:
+                following.check(error)
+            await asyncio.sleep(following.pause())
 
     async def upload_media(
         self,
