@@ -303,16 +303,15 @@ def _wire_bytes(proxy: Server, workload: Workload, server: Server) -> float:
 
 
 def simulate_worker(idle: Mapping[str, float], worker_ms: float, *, rate: float) -> Simulated:
-    """Simulate one worker. Half of its work is before the query, and half is after it.
+    """Simulate one worker, followed by a delay.
 
     `idle` is a point with few requests. What the worker does not do itself then takes constant
     time, for PostgreSQL and the network. The slowest requests waited for other work.
     """
-    half = Work(worker_ms / 2000)
     delay = Work(max(idle["p50_ms"] - worker_ms, 0.0) / 1000)
     return simulate(
         {"worker": Pool(), "database": Pool(servers=None)},
-        [Step("worker", half), Step("database", delay), Step("worker", half)],
+        [Step("worker", Work(worker_ms / 1000)), Step("database", delay)],
         rate=rate,
         requests=SIMULATED,
         interruptions=interruptions_of(idle),

@@ -114,6 +114,11 @@ def simulate(
     seen: list[int] = []
     present = 0
 
+    def occupy(server: simpy.Resource, seconds: float) -> Generator[simpy.Event, Any, None]:
+        with server.request() as turn:
+            yield turn
+            yield env.timeout(seconds)
+
     def respond() -> Generator[simpy.Event, Any, None]:
         nonlocal present
         started = env.now
@@ -122,9 +127,7 @@ def simulate(
         chosen = {name: rng.choice(each) for name, each in queues.items()}
         for pool, work in steps:
             if pool in chosen:
-                with chosen[pool].request() as turn:
-                    yield turn
-                    yield env.timeout(work.draw(rng))
+                yield from occupy(chosen[pool], work.draw(rng))
             else:
                 yield env.timeout(work.draw(rng))
         present -= 1
@@ -138,9 +141,7 @@ def simulate(
     def interrupt(server: simpy.Resource, by: Interruptions) -> Generator[simpy.Event, Any, None]:
         while True:
             yield env.timeout(rng.expovariate(by.rate))
-            with server.request() as turn:
-                yield turn
-                yield env.timeout(by.work.draw(rng))
+            env.process(occupy(server, by.work.draw(rng)))
 
     if interruptions is not None:
         for server in queues[interruptions.pool]:
