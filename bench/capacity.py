@@ -378,6 +378,7 @@ def tables(stored: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of docs/scaling.md by their names."""
     costs = model.costs_of(stored)
     return {
+        "conditions": "\n".join(f"- {name}: {each}" for name, each in stored["conditions"].items()),
         "costs": markdown_table(*_cost_table(costs)),
         "demand": markdown_table(*_demand_table(costs)),
         "bounds": markdown_table(*_bound_table(costs)),

@@ -228,7 +228,7 @@ def demand(
         traffic=traffic,
         edge=2 * rate + writes,
         origin_reads=origin,
-        hit_rate=1 - (articles + lists) / anonymous,
+        hit_rate=max(0.0, 1 - (articles + lists) / anonymous),
         writes=writes,
         nginx=(
             (rate - origin) * costs.cached_ms

@@ -82,7 +82,7 @@ class TestSimulation:
         simulated = capacity.simulate_worker(idle, 0.4, rate=idle["rate"])
         assert simulated.mean * 1000 == pytest.approx(1.2, rel=0.05)
         assert simulated.percentile(0.5) * 1000 == pytest.approx(0.9, rel=0.05)
-        assert simulated.percentile(0.99) * 1000 == pytest.approx(8.0, rel=0.1)
+        assert simulated.percentile(0.99) * 1000 == pytest.approx(8.0, rel=0.15)
 
     def test_interruptions_use_their_share_of_a_server(self) -> None:
         """Requests wait as behind other requests of the same length."""
@@ -131,7 +131,8 @@ class TestModel:
 
 
 @pytest.mark.parametrize(
-    "name", ["costs", "demand", "bounds", "lifetimes", "waits", "points", "caches"]
+    "name",
+    ["conditions", "costs", "demand", "bounds", "lifetimes", "waits", "points", "caches"],
 )
 def test_tables_of_the_page_are_those_of_the_stored_results(name: str) -> None:
     table = capacity.tables(model.read_stored())[name]
