@@ -8,6 +8,7 @@ The processor time of PostgreSQL is that of all its processes, so it must run on
 """
 
 import json
+import math
 import re
 import secrets
 import statistics
@@ -27,7 +28,7 @@ from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
 from options import Options, parse_options
-from queueing import Pool, Simulated, Step, Work, simulate
+from queueing import Interruptions, Pool, Simulated, Step, Work, simulate
 from report import Request, Workload, describe_machine, describe_versions, markdown_table
 from servers import (
     ARTICLES,
@@ -51,9 +52,9 @@ PAUSE_MS: Final = 100
 USES: Final = (0.3, 0.6, 0.8)
 """Shares of the worker's processor at which the model is compared with it."""
 IDLE: Final = 0.05
+COST_USE: Final = 0.5
 SIMULATED: Final = 50_000
 """Requests of a simulation."""
-POOLS: Final = {1: 1, 4: 4, 16: 16}
 Log = Callable[[str], None]
 
 
@@ -129,7 +130,7 @@ def measure(options: Options, wrk: str, log: Log) -> dict[str, Any]:
         },
         "costs": costs,
         "points": points,
-        "waits": simulate_waits(costs),
+        "waits": simulate_waits(),
     }
 
 
@@ -164,8 +165,13 @@ class Meter:
         self._postgres = psutil.Process(pids[0]).ppid()
 
     def read(self, workload: Workload, proxy: Server) -> dict[str, float]:
-        """Return the cost of a read, as a Cost."""
-        worker, postgres, _ = self._costs(workload)
+        """Return the cost of a read, as a Cost, while half of the worker's processor is used.
+
+        A worker at its limit needs a quarter less for each request.
+        """
+        done = self._generator.measure(self._server, workload, 1, 0)
+        rate = COST_USE * 1000 / done.cpu_ms
+        worker, postgres, _ = self._costs(_paced(workload, rate))
         wire = _wire_bytes(proxy, workload, self._server)
         return {"worker_ms": worker, "postgres_ms": postgres, "wire_bytes": wire}
 
@@ -243,20 +249,29 @@ class Meter:
         return [{name: round(value, 3) for name, value in idle.items()}, *found]
 
     def _paced(self, workload: Workload, rate: float) -> dict[str, float]:
-        connections = max(8, round(rate * PAUSE_MS / 1000))
-        paced = replace(workload, connections=connections, pause_ms=PAUSE_MS)
+        """Return the best of some rounds: other programs only make the response times longer."""
+        paced = _paced(workload, rate)
         self._generator.warm_up(self._server, paced, 1)
+        rounds = [self._point(paced) for _ in range(2 * self._options.rounds - 1)]
+        return min(rounds, key=lambda point: point["mean_ms"])
+
+    def _point(self, workload: Workload) -> dict[str, float]:
         before = self._server.cpu_seconds()
-        counts = self._generator.drive(self._server, paced, 3 * self._options.seconds)
+        counts = self._generator.drive(self._server, workload, self._options.seconds)
         seconds = counts["duration"] / 1e6
         return {
             "rate": counts["requests"] / seconds,
             "use": (self._server.cpu_seconds() - before) / seconds,
             "mean_ms": counts["mean"] / 1000,
-            "deviation_ms": counts["deviation"] / 1000,
             "p50_ms": counts["p50"] / 1000,
             "p99_ms": counts["p99"] / 1000,
         }
+
+
+def _paced(workload: Workload, rate: float) -> Workload:
+    """Return the workload with so many connections that they send `rate` requests per second."""
+    connections = max(8, round(rate * PAUSE_MS / 1000))
+    return replace(workload, connections=connections, pause_ms=PAUSE_MS)
 
 
 SIZES: Final = (
@@ -288,52 +303,60 @@ def _wire_bytes(proxy: Server, workload: Workload, server: Server) -> float:
 
 
 def simulate_worker(idle: Mapping[str, float], worker_ms: float, *, rate: float) -> Simulated:
-    """Simulate one worker. Half of its work is before the query, and half is after it.
+    """Simulate one worker, followed by a delay.
 
-    `idle` is measured without other requests: what the worker does not do then is a constant delay,
-    for PostgreSQL and the network.
+    `idle` is a point with few requests. What the worker does not do itself then takes constant
+    time, for PostgreSQL and the network. The slowest requests waited for other work.
     """
-    delay = max(idle["p50_ms"] - worker_ms, 0.0) / 1000
-    return simulate_workers(worker_ms, delay, workers=1, rate=rate)
-
-
-def simulate_workers(
-    worker_ms: float, delay: float, *, workers: int, rate: float, is_shared: bool = False
-) -> Simulated:
-    """Simulate workers with a queue each, or with a common one. `delay` is in seconds."""
-    half = Work(worker_ms / 2000, VARIATION)
-    pool = Pool(servers=workers) if is_shared else Pool(queues=workers)
+    delay = Work(max(idle["p50_ms"] - worker_ms, 0.0) / 1000)
     return simulate(
-        {"worker": pool, "database": Pool(servers=None)},
-        [Step("worker", half), Step("database", Work(delay)), Step("worker", half)],
+        {"worker": Pool(), "database": Pool(servers=None)},
+        [Step("worker", Work(worker_ms / 1000)), Step("database", delay)],
         rate=rate,
         requests=SIMULATED,
+        interruptions=interruptions_of(idle),
     )
 
 
-VARIATION: Final = 1.0
-"""Of the two parts of the worker's time: the parts of a request and other work vary."""
+def interruptions_of(idle: Mapping[str, float]) -> Interruptions:
+    """Return the interruptions that explain the mean and the p99 of a point with few requests.
+
+    They come at rate v, and take d on average, exponentially distributed. A request then waits with
+    probability v·d, and longer than x with v·d·exp(-x / d): v·d² on average.
+    """
+    excess = max(idle["mean_ms"] - idle["p50_ms"], 1e-6) / 1000
+    slowest = max(idle["p99_ms"] - idle["p50_ms"], 1e-6) / 1000
+    low, high = slowest / 100, slowest
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_rarer = excess / middle * math.exp(-slowest / middle) < 0.01
+        low, high = (middle, high) if is_rarer else (low, middle)
+    return Interruptions("worker", excess / high**2, Work(high, 1.0))
 
 
-def simulate_waits(costs: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Return the simulated p99 in milliseconds by workers and use."""
-    worker_ms = costs["article"]["worker_ms"]
+def simulate_waits() -> list[dict[str, float]]:
+    """Return the simulated p99 by use, in multiples of the mean time of a request.
+
+    The times vary as an exponential distribution: there are requests of many kinds.
+    """
+    pools = {"separate": Pool(queues=4), "shared_4": Pool(servers=4), "shared_16": Pool(servers=16)}
+    workers = {"separate": 4, "shared_4": 4, "shared_16": 16}
     return [
-        {
-            "workers": workers,
-            "use": use,
-            "separate_p99_ms": round(_p99(worker_ms, workers, use, is_shared=False), 1),
-            "shared_p99_ms": round(_p99(worker_ms, workers, use, is_shared=True), 1),
+        {"use": use}
+        | {
+            name: round(
+                simulate(
+                    {"worker": pool},
+                    [Step("worker", Work(1.0, 1.0))],
+                    rate=use * workers[name],
+                    requests=SIMULATED,
+                ).percentile(0.99),
+                1,
+            )
+            for name, pool in pools.items()
         }
-        for workers in POOLS
         for use in (0.3, 0.6, 0.8, 0.9)
     ]
-
-
-def _p99(worker_ms: float, workers: int, use: float, *, is_shared: bool) -> float:
-    rate = use * workers * 1000 / worker_ms
-    simulated = simulate_workers(worker_ms, 0.0, workers=workers, rate=rate, is_shared=is_shared)
-    return simulated.percentile(0.99) * 1000
 
 
 # --- tables
@@ -353,4 +376,140 @@ def write_tables(stored: Mapping[str, Any]) -> None:
 
 def tables(stored: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of docs/scaling.md by their names."""
-    return {}
+    costs = model.costs_of(stored)
+    return {
+        "conditions": "\n".join(f"- {name}: {each}" for name, each in stored["conditions"].items()),
+        "costs": markdown_table(*_cost_table(costs)),
+        "demand": markdown_table(*_demand_table(costs)),
+        "bounds": markdown_table(*_bound_table(costs)),
+        "lifetimes": markdown_table(*_lifetime_table(costs)),
+        "caches": markdown_table(*_cache_table(stored["caches"])),
+        "points": markdown_table(*_point_table(stored["points"])),
+        "waits": markdown_table(*_wait_table(stored["waits"])),
+    }
+
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def _cost_table(costs: model.Costs) -> Table:
+    def row(name: str, cost: model.Cost) -> list[str]:
+        sizes = (cost.wire_bytes, cost.wal_bytes, cost.disk_bytes)
+        cells = [_short(size) if size else "" for size in sizes]
+        return [name, f"{cost.worker_ms:.2f}", f"{cost.postgres_ms:.2f}", *cells]
+
+    headings = ["request", "backend, ms", "PostgreSQL, ms", "response", "WAL", "growth"]
+    return headings, [
+        row("list of 20", costs.list),
+        row("article", costs.article),
+        row("list of 20, with a token", costs.signed_in_list),
+        row("article, with a token", costs.signed_in_article),
+        *(row(name, cost) for name, cost in costs.writes.items()),
+    ]
+
+
+def _demand_table(costs: model.Costs) -> Table:
+    layouts = [model.layout(views, costs) for views in model.SCALES]
+    demands = [each.demand for each in layouts]
+    rows: dict[str, list[str]] = {
+        "page views per second": [_short(each.traffic.rate) for each in demands],
+        "requests at nginx, with images": [_short(each.edge) for each in demands],
+        "of the anonymous page views, from the cache": [f"{each.hit_rate:.0%}" for each in demands],
+        "reads of the backend per second": [_short(each.origin_reads) for each in demands],
+        "writes per second": [_short(each.writes) for each in demands],
+        "processors: nginx": [_short(each.nginx) for each in demands],
+        "processors: backend": [_short(each.workers) for each in demands],
+        "processors: PostgreSQL, reads": [_short(each.reads) for each in demands],
+        "processors: PostgreSQL, writes": [_short(each.primary) for each in demands],
+        "network, Mbit/s": [_short(each.network * 8 / 1e6) for each in demands],
+        "articles after a year": [_short(each.traffic.articles) for each in demands],
+        "database, a year": [_bytes(each.rows * model.YEAR) for each in demands],
+        "images, a year": [_bytes(each.media * model.YEAR) for each in demands],
+        "WAL, a day": [_bytes(each.wal) for each in demands],
+        "**hosts of nginx**": [str(each.edges) for each in layouts],
+        "**workers**": [str(each.workers) for each in layouts],
+        "**read replicas**": [str(each.replicas) for each in layouts],
+        "**connections without PgBouncer**": [f"{each.connections:,}" for each in layouts],
+    }
+    headings = ["page views a day", *(_short(views) for views in model.SCALES)]
+    return headings, [[name, *cells] for name, cells in rows.items()]
+
+
+def _bound_table(costs: model.Costs) -> Table:
+    rows = [[each.name, _short(each.views), each.remedy] for each in model.bounds(costs)]
+    return ["what is used up", "at page views a day", "add"], rows
+
+
+def _lifetime_table(costs: model.Costs) -> Table:
+    rows = []
+    for seconds in (0.0, model.EDGE_SECONDS, 10.0, 60.0):
+        row = [f"{seconds:.0f} s"]
+        for views in model.SCALES:
+            edges = model.layout(views, costs).edges
+            needs = model.demand(model.Traffic(views), costs, caches=edges, seconds=seconds)
+            row.append(f"{_short(needs.workers)} ({needs.hit_rate:.0%})")
+        rows.append(row)
+    return ["a page is fresh for", *(_short(views) for views in model.SCALES)], rows
+
+
+def _cache_table(caches: Sequence[Mapping[str, float]]) -> Table:
+    rows = []
+    for each in caches:
+        of = (each["rate"], model.CACHED_PAGES, model.CACHED_SKEW, each["seconds"], int(each["caches"]))
+        hits = 1 - model.origin_rate(*of) / each["rate"]
+        cells = [f"{each['caches']:.0f}", f"{each['seconds']:.0f} s", f"{each['rate']:,.0f}"]
+        cells += [f"{each['origin']:,.0f}", f"{1 - each['origin'] / each['rate']:.0%}"]
+        age = f"{each['staleness']:.1f} s" if "staleness" in each else ""
+        rows.append([*cells, f"{hits:.0%}", age])
+    headings = ["nginx", "fresh for", "requests/s", "at the backend", "from the cache", "model"]
+    return [*headings, "oldest response"], rows
+
+
+def _point_table(points: Sequence[Mapping[str, float]]) -> Table:
+    rows = []
+    for point in points[1:]:
+        row = [f"{point['rate']:,.0f}", *_compared(point["use"], point["model_use"], "{:.0%}")]
+        for name in ("mean_ms", "p50_ms", "p99_ms"):
+            row += _compared(point[name], point[f"model_{name}"], "{:.1f}")
+        rows.append(row)
+    headings = ["requests/s"]
+    for name in ("use", "mean, ms", "p50, ms", "p99, ms"):
+        headings += [f"{name}: measured", "model"]
+    return headings, rows
+
+
+def _compared(measured: float, modelled: float, form: str) -> list[str]:
+    """Return two cells: the measured value, and that of the model with its error."""
+    error = modelled / measured - 1
+    return [form.format(measured), f"{form.format(modelled)} ({error:+.0%})"]
+
+
+def _wait_table(waits: Sequence[Mapping[str, float]]) -> Table:
+    rows = [
+        [f"{each['use']:.0%}", *(f"{each[name]:.1f}" for name in WAITS)] for each in waits
+    ]
+    return ["use", *WAITS.values()], rows
+
+
+WAITS: Final = {
+    "separate": "workers with a queue each",
+    "shared_4": "4 with a common queue",
+    "shared_16": "16 with a common queue",
+}
+
+
+def _short(value: float) -> str:
+    """Return a number with two significant digits, such as 0.035, 12, 4,100 or 2.6 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M")):
+        if value >= size:
+            return f"{float(f'{value / size:.2g}'):g}{unit}"
+    if value >= 100:
+        return f"{float(f'{value:.2g}'):,.0f}"
+    return f"{float(f'{value:.2g}'):g}" if value >= 0.01 else "< 0.01"
+
+
+def _bytes(value: float) -> str:
+    for size, unit in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if value >= size:
+            return f"{float(f'{value / size:.2g}'):g} {unit}"
+    return "< 1 MB"

@@ -26,6 +26,9 @@ MAX_CONNECTIONS: Final = 197
 """Those that compose leaves to the backend."""
 EDGE_SECONDS: Final = 1.0
 """PUBLIC_CACHE_SECONDS."""
+CACHED_PAGES: Final = 2_000
+CACHED_SKEW: Final = 1.0
+"""The pages of the measurement in caches.py."""
 
 
 class Host(NamedTuple):
@@ -61,8 +64,10 @@ class Traffic:
     images_per_article: float = 3
     stored_image_bytes: float = 400_000
     """All sizes of an image together."""
-    skew: float = 0.8
-    """The exponent of Zipf's law: how much more popular the first articles are."""
+    skew: float = 1.0
+    """The exponent of Zipf's law: how much more popular the first pages are than the others."""
+    list_pages: int = 1000
+    """The lists that are requested: the first pages of the site, of tags and of authors."""
 
     @property
     def rate(self) -> float:
@@ -192,17 +197,15 @@ class Demand:
     """Bytes a day of images."""
 
 
-def demand(traffic: Traffic, costs: Costs, *, caches: int = 1) -> Demand:
-    """Return what the traffic needs, with a number of nginx that cache for themselves."""
+def demand(
+    traffic: Traffic, costs: Costs, *, caches: int = 1, seconds: float = EDGE_SECONDS
+) -> Demand:
+    """Return what the traffic needs, with a number of nginx that cache pages for `seconds`."""
     rate = traffic.rate
     anonymous, signed_in = rate * (1 - traffic.signed_in), rate * traffic.signed_in
-    articles = origin_rate(
-        anonymous * (1 - traffic.lists), traffic.articles, traffic.skew, EDGE_SECONDS, caches
-    )
-    # Lists have a tenth of the pages: the first page of the site, of tags and of authors.
-    lists = origin_rate(
-        anonymous * traffic.lists, traffic.articles // 10, traffic.skew, EDGE_SECONDS, caches
-    )
+    to_articles, to_lists = anonymous * (1 - traffic.lists), anonymous * traffic.lists
+    articles = origin_rate(to_articles, traffic.articles, traffic.skew, seconds, caches)
+    lists = origin_rate(to_lists, traffic.list_pages, traffic.skew, seconds, caches)
     reads = [
         (costs.article, articles),
         (costs.list, lists),
@@ -225,7 +228,7 @@ def demand(traffic: Traffic, costs: Costs, *, caches: int = 1) -> Demand:
         traffic=traffic,
         edge=2 * rate + writes,
         origin_reads=origin,
-        hit_rate=1 - (articles + lists) / anonymous,
+        hit_rate=max(0.0, 1 - (articles + lists) / anonymous),
         writes=writes,
         nginx=(
             (rate - origin) * costs.cached_ms

@@ -49,6 +49,14 @@ class Step(NamedTuple):
     work: Work
 
 
+class Interruptions(NamedTuple):
+    """Other work that the servers of a pool do at random times, `rate` times a second each."""
+
+    pool: str
+    rate: float
+    work: Work
+
+
 class Simulated(NamedTuple):
     """Response times in seconds, in ascending order, and the mean number of requests in progress."""
 
@@ -92,6 +100,7 @@ def simulate(
     *,
     rate: float,
     requests: int,
+    interruptions: Interruptions | None = None,
     seed: int = 1,
 ) -> Simulated:
     """Simulate requests that arrive at a mean `rate`, and take the steps in their order."""
@@ -105,6 +114,11 @@ def simulate(
     seen: list[int] = []
     present = 0
 
+    def occupy(server: simpy.Resource, seconds: float) -> Generator[simpy.Event, Any, None]:
+        with server.request() as turn:
+            yield turn
+            yield env.timeout(seconds)
+
     def respond() -> Generator[simpy.Event, Any, None]:
         nonlocal present
         started = env.now
@@ -113,9 +127,7 @@ def simulate(
         chosen = {name: rng.choice(each) for name, each in queues.items()}
         for pool, work in steps:
             if pool in chosen:
-                with chosen[pool].request() as turn:
-                    yield turn
-                    yield env.timeout(work.draw(rng))
+                yield from occupy(chosen[pool], work.draw(rng))
             else:
                 yield env.timeout(work.draw(rng))
         present -= 1
@@ -126,7 +138,16 @@ def simulate(
             yield env.timeout(rng.expovariate(rate))
             env.process(respond())
 
-    env.process(arrive())
-    env.run()
+    def interrupt(server: simpy.Resource, by: Interruptions) -> Generator[simpy.Event, Any, None]:
+        while True:
+            yield env.timeout(rng.expovariate(by.rate))
+            env.process(occupy(server, by.work.draw(rng)))
+
+    if interruptions is not None:
+        for server in queues[interruptions.pool]:
+            env.process(interrupt(server, interruptions))
+    env.run(env.process(arrive()))
+    while present:
+        env.step()
     first = int(requests * WARM_UP)
     return Simulated(sorted(times[first:]), statistics.fmean(seen[first:]))

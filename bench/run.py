@@ -14,6 +14,7 @@
     make bench ARGS=realtime          open streams: memory, delay, reads beside them
     make bench ARGS=searching         searches of common words, beside a former revision
     make bench ARGS=capacity          costs of requests, and the tables of docs/scaling.md
+    make bench ARGS=caches            several nginx with separate caches
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
 the same PostgreSQL and rows. Their responses are compared before the measurement. A wrong response
@@ -34,6 +35,7 @@ from typing import Final
 import psutil
 
 import beside
+import caches
 import capacity
 import conduit
 import content
@@ -233,6 +235,7 @@ def main(arguments: Sequence[str]) -> int:
             "hotpath": hotpath,
             "conduit": conduit,
             "beside": beside,
+            "caches": caches,
             "capacity": capacity,
             "metrics": metrics,
             "reads": reads,

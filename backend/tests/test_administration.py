@@ -368,6 +368,16 @@ async def test_health_shows_what_an_operator_asks(
     assert 0 < found["volumes"][0]["free_bytes"] <= found["volumes"][0]["total_bytes"]
 
 
+async def test_health_warns_of_a_different_clock(
+    client: httpx.AsyncClient, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = clock.system_now
+    monkeypatch.setattr(clock, "system_now", lambda: exact() - timedelta(seconds=5))
+    found = (await client.get("/admin/health", headers=headers)).json()
+    assert found["database"]["clock_skew_seconds"] == pytest.approx(5, abs=1)
+    assert any("clock of PostgreSQL differs by +" in each for each in found["warnings"])
+
+
 async def test_health_of_an_unmigrated_database_names_the_problem(
     client: httpx.AsyncClient, session: AsyncSession, headers: dict[str, str]
 ) -> None:
