@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.postgres import ClusterMember, cluster, fetch, holding
-from tests.processes import Api, Checkout, serving, wait_until
+from tests.processes import GUNICORN, Api, Checkout, serving, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
@@ -236,10 +236,10 @@ def test_url_of_a_replica_is_no_primary(shared: Site, checkout: Checkout) -> Non
 
 
 def test_too_many_connections_are_a_warning(shared: Site, checkout: Checkout) -> None:
-    settings = {"DATABASE_URL": shared.primary.url, "DATABASE_POOL_SIZE": "20"}
-    with serving(checkout, WEB_CONCURRENCY="4", **settings) as api:
+    settings = {"DATABASE_URL": shared.primary.url, "DATABASE_POOL_SIZE": "30"}
+    with serving(checkout, GUNICORN, WEB_CONCURRENCY="2", **settings) as api:
         [warning] = api.client.get("/health/ready").json()["warnings"]
-        assert warning.startswith("1 host may open 164 connections, but PostgreSQL accepts 97:")
+        assert warning.startswith("1 host may open 122 connections, but PostgreSQL accepts 97:")
 
 
 def test_full_server_is_named(checkout: Checkout) -> None:
