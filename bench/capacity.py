@@ -9,7 +9,6 @@ The processor time of PostgreSQL is that of all its processes, so it must run on
 
 import json
 import math
-import re
 import secrets
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -208,9 +207,9 @@ class Meter:
 
     def _costs(self, workload: Workload) -> tuple[float, float, int]:
         """Return milliseconds of the worker and of PostgreSQL, and the number of requests."""
-        requests = self._generator.drive(
-            self._server, workload, 1, allowed_errors=("none",)
-        )["requests"]
+        requests = self._generator.drive(self._server, workload, 1, allowed_errors=("none",))[
+            "requests"
+        ]
         worker, postgres = [], []
         for number in range(self._options.rounds):
             before = self._postgres_seconds()
@@ -366,11 +365,11 @@ def write_tables(stored: Mapping[str, Any]) -> None:
     """Replace the tables of docs/scaling.md by those of the stored results."""
     text = PAGE.read_text()
     for name, table in tables(stored).items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-        pattern = re.escape(begin) + ".*?" + re.escape(end)
-        text, count = re.subn(pattern, lambda _: f"{begin}{table}\n{end}", text, flags=re.DOTALL)
-        if count != 1:
-            raise BenchError(f"{PAGE.name} has {count} places for the table {name!r}")
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        after = rest.partition(f"<!-- end of {name} -->\n")[2]
+        if not after:
+            raise BenchError(f"{PAGE.name} has no place for the table {name!r}")
+        text = f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->\n{after}"
     PAGE.write_text(text)
 
 
@@ -455,7 +454,13 @@ def _lifetime_table(costs: model.Costs) -> Table:
 def _cache_table(caches: Sequence[Mapping[str, float]]) -> Table:
     rows = []
     for each in caches:
-        of = (each["rate"], model.CACHED_PAGES, model.CACHED_SKEW, each["seconds"], int(each["caches"]))
+        of = (
+            each["rate"],
+            model.CACHED_PAGES,
+            model.CACHED_SKEW,
+            each["seconds"],
+            int(each["caches"]),
+        )
         hits = 1 - model.origin_rate(*of) / each["rate"]
         cells = [f"{each['caches']:.0f}", f"{each['seconds']:.0f} s", f"{each['rate']:,.0f}"]
         cells += [f"{each['origin']:,.0f}", f"{1 - each['origin'] / each['rate']:.0%}"]
@@ -485,9 +490,7 @@ def _compared(measured: float, modelled: float, form: str) -> list[str]:
 
 
 def _wait_table(waits: Sequence[Mapping[str, float]]) -> Table:
-    rows = [
-        [f"{each['use']:.0%}", *(f"{each[name]:.1f}" for name in WAITS)] for each in waits
-    ]
+    rows = [[f"{each['use']:.0%}", *(f"{each[name]:.1f}" for name in WAITS)] for each in waits]
     return ["use", *WAITS.values()], rows
 
 

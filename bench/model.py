@@ -128,10 +128,10 @@ def read_stored(path: Path = STORED) -> dict[str, Any]:
 
 def costs_of(stored: Mapping[str, Any]) -> Costs:
     """Return the costs in the results of a run."""
-    values = dict(stored["costs"])
-    writes = {name: Cost(**cost) for name, cost in values.pop("writes").items()}
-    reads = {name: Cost(**values.pop(name)) for name in Costs.__annotations__ if name in READS}
-    return Costs(writes=writes, **reads, **values)
+    values: dict[str, Any] = dict(stored["costs"])
+    values |= {name: Cost(**values[name]) for name in READS}
+    values["writes"] = {name: Cost(**cost) for name, cost in values["writes"].items()}
+    return Costs(**values)
 
 
 READS: Final = ("list", "article", "signed_in_list", "signed_in_article")
@@ -142,7 +142,7 @@ def origin_rate(rate: float, pages: int, skew: float, seconds: float, caches: in
     """Return the requests that reach the backend, of `rate` requests for the most popular `pages`.
 
     Each cache gets an equal share, and keeps a page for `seconds`. A page that is requested at rate
-    r then reaches the backend at rate r / (1 + r × seconds), for each cache.
+    r then reaches the backend at rate r / (1 + r * seconds), for each cache.
     """
     total = reached = 0.0
     shares = list(_shares(pages, skew))
@@ -222,7 +222,8 @@ def demand(
     )
 
     def write_total(name: str) -> float:
-        return sum(getattr(costs.writes[kind], name) * count for kind, count in by_kind.items())
+        totals = (getattr(costs.writes[kind], name) * each for kind, each in by_kind.items())
+        return float(sum(totals))
 
     return Demand(
         traffic=traffic,
@@ -374,20 +375,16 @@ def bounds(costs: Costs, host: Host = HOST) -> list[Bound]:
         ),
     ]
     found = [
-        Bound(name, _views_at(lambda views, use=use: use(_of(views, costs)), limit), remedy)
-        for name, use, limit, remedy in kinds
+        Bound(name, _views_at(use, limit, costs), remedy) for name, use, limit, remedy in kinds
     ]
     return sorted(found, key=lambda bound: bound.views)
 
 
-def _of(views: float, costs: Costs) -> Demand:
-    return demand(Traffic(views), costs, caches=layout(views, costs).edges)
-
-
-def _views_at(use: Callable[[float], float], limit: float) -> float:
+def _views_at(use: Callable[[Demand], float], limit: float, costs: Costs) -> float:
     """Return the page views a day at which the use reaches the limit, by bisection."""
     low, high = 1.0, 1e13
     for _ in range(60):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if use(middle) < limit else (low, middle)
+        needs = demand(Traffic(middle), costs, caches=layout(middle, costs).edges)
+        low, high = (middle, high) if use(needs) < limit else (low, middle)
     return high

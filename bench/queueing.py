@@ -58,7 +58,7 @@ class Interruptions(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """Response times in seconds, in ascending order, and the mean number of requests in progress."""
+    """Response times in seconds, in ascending order, and the mean number in progress."""
 
     times: Sequence[float]
     in_progress: float
@@ -104,50 +104,64 @@ def simulate(
     seed: int = 1,
 ) -> Simulated:
     """Simulate requests that arrive at a mean `rate`, and take the steps in their order."""
-    env, rng = simpy.Environment(), random.Random(seed)  # noqa: S311 - not a secret
-    queues = {
-        name: [simpy.Resource(env, pool.servers) for _ in range(pool.queues)]
-        for name, pool in pools.items()
-        if pool.servers is not None
-    }
-    times: list[float] = []
-    seen: list[int] = []
-    present = 0
+    simulation = _Simulation(pools, seed)
+    if interruptions is not None:
+        simulation.interrupt(interruptions)
+    return simulation.run(steps, rate, requests)
 
-    def occupy(server: simpy.Resource, seconds: float) -> Generator[simpy.Event, Any, None]:
+
+Process = Generator[simpy.Event, Any, None]
+
+
+class _Simulation:
+    def __init__(self, pools: Mapping[str, Pool], seed: int) -> None:
+        self._env = simpy.Environment()
+        self._rng = random.Random(seed)  # noqa: S311 - not a secret
+        self._queues = {
+            name: [simpy.Resource(self._env, pool.servers) for _ in range(pool.queues)]
+            for name, pool in pools.items()
+            if pool.servers is not None
+        }
+        self._times: list[float] = []
+        self._seen: list[int] = []
+        self._present = 0
+
+    def run(self, steps: Sequence[Step], rate: float, requests: int) -> Simulated:
+        self._env.run(self._env.process(self._arrive(steps, rate, requests)))
+        while self._present:
+            self._env.step()
+        first = int(requests * WARM_UP)
+        return Simulated(sorted(self._times[first:]), statistics.fmean(self._seen[first:]))
+
+    def interrupt(self, by: Interruptions) -> None:
+        for server in self._queues[by.pool]:
+            self._env.process(self._interrupt(server, by))
+
+    def _arrive(self, steps: Sequence[Step], rate: float, requests: int) -> Process:
+        for _ in range(requests):
+            yield self._env.timeout(self._rng.expovariate(rate))
+            self._env.process(self._respond(steps))
+
+    def _respond(self, steps: Sequence[Step]) -> Process:
+        started = self._env.now
+        self._seen.append(self._present)  # arrivals at random see the mean number
+        self._present += 1
+        chosen = {name: self._rng.choice(queues) for name, queues in self._queues.items()}
+        for pool, work in steps:
+            seconds = work.draw(self._rng)
+            if pool in chosen:
+                yield from self._occupy(chosen[pool], seconds)
+            else:
+                yield self._env.timeout(seconds)
+        self._present -= 1
+        self._times.append(self._env.now - started)
+
+    def _occupy(self, server: simpy.Resource, seconds: float) -> Process:
         with server.request() as turn:
             yield turn
-            yield env.timeout(seconds)
+            yield self._env.timeout(seconds)
 
-    def respond() -> Generator[simpy.Event, Any, None]:
-        nonlocal present
-        started = env.now
-        seen.append(present)  # arrivals at random see the mean number
-        present += 1
-        chosen = {name: rng.choice(each) for name, each in queues.items()}
-        for pool, work in steps:
-            if pool in chosen:
-                yield from occupy(chosen[pool], work.draw(rng))
-            else:
-                yield env.timeout(work.draw(rng))
-        present -= 1
-        times.append(env.now - started)
-
-    def arrive() -> Generator[simpy.Event, Any, None]:
-        for _ in range(requests):
-            yield env.timeout(rng.expovariate(rate))
-            env.process(respond())
-
-    def interrupt(server: simpy.Resource, by: Interruptions) -> Generator[simpy.Event, Any, None]:
+    def _interrupt(self, server: simpy.Resource, by: Interruptions) -> Process:
         while True:
-            yield env.timeout(rng.expovariate(by.rate))
-            env.process(occupy(server, by.work.draw(rng)))
-
-    if interruptions is not None:
-        for server in queues[interruptions.pool]:
-            env.process(interrupt(server, interruptions))
-    env.run(env.process(arrive()))
-    while present:
-        env.step()
-    first = int(requests * WARM_UP)
-    return Simulated(sorted(times[first:]), statistics.fmean(seen[first:]))
+            yield self._env.timeout(self._rng.expovariate(by.rate))
+            self._env.process(self._occupy(server, by.work.draw(self._rng)))

@@ -13,18 +13,25 @@ if not (PROJECT_DIR / "bench").exists():
     pytest.skip("the image has only the backend", allow_module_level=True)
 sys.path.insert(0, str(PROJECT_DIR / "bench"))  # bench/ is not a package
 
-import capacity
-import model
-import queueing
-from queueing import Interruptions, Pool, Step, Work
+import capacity  # noqa: E402 - after the path
+import model  # noqa: E402 - after the path
+import queueing  # noqa: E402 - after the path
+from queueing import Interruptions, Pool, Step, Work  # noqa: E402 - after the path
 
 REQUESTS = 40_000
 """Enough for a few per cent of accuracy."""
 
 
-def simulate(pool: Pool, work: Work, rate: float, **options: object) -> queueing.Simulated:
-    steps = [Step("worker", work)]
-    return queueing.simulate({"worker": pool}, steps, rate=rate, requests=REQUESTS, **options)
+def simulate(
+    pool: Pool, work: Work, rate: float, interruptions: Interruptions | None = None
+) -> queueing.Simulated:
+    return queueing.simulate(
+        {"worker": pool},
+        [Step("worker", work)],
+        rate=rate,
+        requests=REQUESTS,
+        interruptions=interruptions,
+    )
 
 
 class TestFormulas:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -36,9 +37,7 @@ def replicas(checkout: Checkout, database: str) -> Iterator[list[Api]]:
     """Start a process whose clock is ahead, and one whose clock is behind."""
     with ExitStack() as stack:
         yield [
-            stack.enter_context(
-                serving(checkout, first=SKEWED.format(skew), DATABASE_URL=database)
-            )
+            stack.enter_context(serving(checkout, first=SKEWED.format(skew), DATABASE_URL=database))
             for skew in (SKEW, -SKEW)
         ]
 
@@ -55,6 +54,10 @@ def publish(api: Api, headers: dict[str, str], **fields: Any) -> dict[str, Any]:
     assert response.status_code == 201, response.text
     published: dict[str, Any] = response.json()
     return published
+
+
+def is_public(api: Api, url: str) -> bool:
+    return api.client.get(url).status_code == 200
 
 
 def new_name() -> str:
@@ -108,7 +111,7 @@ def test_scheduled_article_is_public_everywhere_at_its_time(pair: list[Api]) -> 
     assert article["status"] == "scheduled"
     url = f"/articles/{article['id']}"
     for api in (reader, writer):
-        wait_until(lambda api=api: api.client.get(url).status_code == 200, "it is public")
+        wait_until(partial(is_public, api, url), "it is public")
         assert moment <= datetime.now(UTC) < moment + timedelta(seconds=SKEW / 2)
 
 
