@@ -136,7 +136,7 @@ swarm-down: ## Remove that stack with its data and secrets
 
 swarm-test: ## Kill, cut off, upgrade and restore parts of that stack under load (ARGS="-m core": failover only)
 	@scripts/venv dev
-	@cd backend && SWARM_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 -rsP --durations=0 --durations-min=5 tests/swarm $(ARGS)
+	@cd backend && SWARM_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 -rs --durations=0 --durations-min=5 tests/swarm $(ARGS)
 
 # --- maintenance
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ class Swarm:
         try:
             wait_for("all services run", lambda: not self.missing(), seconds=seconds)
             for port in self.ports:
-                wait_for(f"port {port} answers", lambda port=port: self.is_ready(port))
+                wait_for(f"port {port} answers", partial(self.is_ready, port))
         except SmokeError as error:
             problems = self.docker(
                 "stack", "ps", self.name, "--no-trunc", "--filter", "desired-state=running",
@@ -210,14 +211,8 @@ class Swarm:
         """Remove the stack, its volumes and its secrets."""
         self.docker("stack", "rm", self.name)
         mine = ("--quiet", "--filter", f"label={LABEL}={self.name}")
-        for what in ("container", "network"):
-            all_of_them = ("--all",) if what == "container" else ()
-            wait_for(
-                f"the {what}s are removed",
-                lambda what=what, all_of_them=all_of_them: (
-                    not self.docker(what, "ls", *all_of_them, *mine)
-                ),
-            )
+        wait_for("the containers end", lambda: not self.docker("ps", "--all", *mine))
+        wait_for("the networks are removed", lambda: not self.docker("network", "ls", *mine))
         volumes = self.docker("volume", "ls", *mine).split()
         if volumes:
             self.docker("volume", "rm", *volumes)

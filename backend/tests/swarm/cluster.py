@@ -1,0 +1,135 @@
+"""The stack of deploy/swarm, and how its parts fail."""
+
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.edge.stack import PRODUCTION
+from tests.processes import HOST, free_port, wait_until
+from tests.swarm.load import PREFIX, Load
+
+MEMBERS = ("patroni-1", "patroni-2", "patroni-3")
+SETTINGS = {name: PRODUCTION[name] for name in ("ENVIRONMENT", "ALLOWED_HOSTS", "CORS_ORIGINS")} | {
+    "WEB_CONCURRENCY": "1",
+    # All test requests come from one address.
+    "EDGE_REQUESTS_PER_SECOND": "100000",
+    "EDGE_ATTEMPTS_PER_MINUTE": "6000",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A stack on this host."""
+
+    swarm: Any
+    """The stack of scripts/swarm.py."""
+
+    @classmethod
+    def create(cls, purpose: str, **settings: str) -> "Cluster":
+        """Return a stack with free ports; does not start it."""
+        from containers import project_name
+        from swarm import Swarm
+
+        names = ("HTTP_PORT_1", "HTTP_PORT_2")
+        ports = {name: os.environ.get(name) or str(free_port()) for name in names}
+        name = os.environ.get("STACK_NAME") or project_name(purpose)
+        return cls(Swarm(name, {**SETTINGS, **ports, **settings}))
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://{HOST}:{port}" for port in self.swarm.ports]
+
+    @property
+    def primary(self) -> str:
+        name: str = wait_until(self.swarm.primary, "there is a primary")
+        return name
+
+    @property
+    def replicas(self) -> list[str]:
+        primary = self.primary
+        return [member for member in MEMBERS if member != primary]
+
+    def kill(self, service: str, *, stay: bool = False) -> None:
+        """Kill a container of a service with SIGKILL, and remove it.
+
+        Swarm starts another one, unless it is to stay away.
+        """
+        container = self.swarm.containers(service)[0]
+        self.swarm.docker("kill", "--signal", "KILL", container)
+        if stay:
+            self.scale(service, 0)
+        self.swarm.run("rm", "--force", container)
+
+    def scale(self, service: str, replicas: int) -> None:
+        name = f"{self.swarm.name}_{service}={replicas}"
+        self.swarm.docker("service", "scale", "--detach", name)
+
+    def switch_over(self, target: str) -> None:
+        """Make a replica the primary, by command."""
+        command = ("patronictl", "--config-file", "/etc/patroni/patroni.yml", "switchover")
+        options = ("--candidate", target, "--force", "pressroom")
+        self.swarm.execute(target, *command, *options)
+
+    def is_healthy(self) -> bool:
+        """Return whether there is a primary with two replicas that stream its WAL."""
+        from smoke import SmokeError
+
+        try:
+            states = Counter(each["State"] for each in self.swarm.members())
+            return states == {"running": 1, "streaming": 2} and not self.swarm.missing()
+        except SmokeError:
+            return False
+
+    def wait_until_healthy(self, *, seconds: float = 120) -> None:
+        wait_until(self.is_healthy, "the cluster is complete", seconds=seconds)
+
+    def stored_titles(self) -> Counter[str]:
+        """Return the number of stored articles of the load by title."""
+        sql = f"SELECT title FROM articles WHERE title LIKE '{PREFIX} %'"
+        return Counter(self.swarm.query(self.primary, sql).split("\n"))
+
+    def check_writes(self, load: Load) -> str:
+        """Check that each acknowledged write is stored, that none is stored twice, and that writers
+        read what they wrote. Return the figures.
+        """
+        found = self.stored_titles()
+        lost = [title for _, title in load.acknowledged if not found[title]]
+        doubled = [title for title in load.sent if found[title] > 1]
+        assert not lost
+        assert not doubled
+        assert not load.stale, load.stale[:3]
+        return f"{len(load.acknowledged)} acknowledged writes, 0 lost, 0 doubled, 0 stale reads"
+
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[None]:
+        """Drop all packets of a container, in its network namespace."""
+        pid = self.swarm.docker(
+            "inspect", "--format", "{{.State.Pid}}", self.swarm.containers(service)[0]
+        ).strip()
+        for chain in ("INPUT", "OUTPUT"):
+            _iptables(pid, "--insert", chain, "--jump", "DROP")
+        try:
+            yield
+        finally:
+            for chain in ("INPUT", "OUTPUT"):
+                _iptables(pid, "--delete", chain, "--jump", "DROP")
+
+
+def _iptables(pid: str, *arguments: str) -> None:
+    # Patroni and its PostgreSQL still reach each other.
+    device = "--in-interface" if "INPUT" in arguments else "--out-interface"
+    command = ["nsenter", "--target", pid, "--net", "iptables", *arguments, "!", device, "lo"]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+@contextmanager
+def event(load: Load) -> Iterator[float]:
+    """Yield the monotonic time at which a failure begins; print what the clients got since."""
+    started = time.monotonic()
+    yield started
+    print(f"{time.monotonic() - started:.1f} s: {load.summary(started)}")
