@@ -185,7 +185,7 @@ class Swarm:
         """Return what Patroni reports of its members: `Member`, `Role`, `State`, `Lag in MB`."""
         for member in ("patroni-1", "patroni-2", "patroni-3"):
             for container in self.containers(member):
-                listed = self.run("exec", container, *PATRONICTL, "list", "--format", "json")
+                listed = self.run("exec", container, "patronictl", "list", "--format", "json")
                 if listed.returncode == 0:
                     found: list[dict[str, Any]] = json.loads(listed.stdout)
                     return found
@@ -228,9 +228,6 @@ class Swarm:
             yield
         finally:
             self.down()
-
-
-PATRONICTL = ("patronictl", "--config-file", "/etc/patroni/patroni.yml")
 
 
 def _is_complete(replicas: str) -> bool:

@@ -71,9 +71,8 @@ class Cluster:
 
     def switch_over(self, target: str) -> None:
         """Make a replica the primary, by command."""
-        command = ("patronictl", "--config-file", "/etc/patroni/patroni.yml", "switchover")
         options = ("--candidate", target, "--force", "pressroom")
-        self.swarm.execute(target, *command, *options)
+        self.swarm.execute(target, "patronictl", "switchover", *options)
 
     def is_healthy(self) -> bool:
         """Return whether there is a primary with two replicas that stream its WAL."""

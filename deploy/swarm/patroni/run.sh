@@ -1,17 +1,8 @@
 #!/bin/bash
-# Starts Patroni as the member PATRONI_NAME, with the passwords from files.
+# Starts Patroni as the member PATRONI_NAME.
 set -euo pipefail
 umask 077
-secret() { cat "/run/secrets/$1"; }
-# The owner of the tables, and a superuser, as in docker-compose.yml.
-export PATRONI_SUPERUSER_USERNAME=pressroom
-PATRONI_SUPERUSER_PASSWORD=$(secret postgres_password)
-export PATRONI_REPLICATION_USERNAME=replicator
-PATRONI_REPLICATION_PASSWORD=$(secret replication_password)
-# For requests that change something, such as a switchover.
-export PATRONI_RESTAPI_USERNAME=patroni
-PATRONI_RESTAPI_PASSWORD=$(secret patroni_password)
-export PATRONI_SUPERUSER_PASSWORD PATRONI_REPLICATION_PASSWORD PATRONI_RESTAPI_PASSWORD
+. /usr/local/lib/pressroom/environment.sh
 export PATRONI_RESTAPI_CONNECT_ADDRESS=$PATRONI_NAME:8008
 export PATRONI_POSTGRESQL_CONNECT_ADDRESS=$PATRONI_NAME:5432
 mkdir -p "${PGDATA%/*}"
