@@ -111,6 +111,7 @@ class SharedGauges:
             return ()
         if self._database is None:
             self._database = Database.from_settings(self._limited)
+            self._database.follow_servers()
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 found = await read_gauges(self._database, self._counts)

@@ -164,6 +164,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         prepare_hashing()
         async with embedded_database(settings) as resolved:
             database = app.state.database = Database.from_settings(resolved)
+            database.follow_servers()
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
             if settings.metrics_port and settings.metrics_dir and metrics.recorder() is None:

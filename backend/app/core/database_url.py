@@ -27,10 +27,13 @@ _OPTIONS = frozenset({"host", "port", "sslrootcert", *_CHOICES})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:]+)(?::([0-9]+))?")
 
 
-def normalize(value: str, *, password: str | None, folder: Path) -> str:
+def normalize(
+    value: str, *, password: str | None, folder: Path, needs_primary: bool = False
+) -> str:
     """Return a URL for SQLAlchemy, with `password` if it has none. Raises ValueError.
 
-    `folder` is the base of a relative `sslrootcert`, which must be readable.
+    `folder` is the base of a relative `sslrootcert`, which must be readable. With `needs_primary`,
+    several hosts mean the one that accepts writes.
     """
     try:
         url = make_url(_move_hosts(value))
@@ -42,6 +45,8 @@ def normalize(value: str, *, password: str | None, folder: Path) -> str:
         raise ValueError("must have a port between 1 and 65535")
     query = {"ssl" if name == "sslmode" else name: text for name, text in url.query.items()}
     _check_options(query)
+    if needs_primary and _has_several_hosts(query.get("host")):
+        query.setdefault("target_session_attrs", "read-write")
     certificates = query.pop("sslrootcert", None)
     if certificates == SYSTEM_CERTIFICATES:
         if query.setdefault("ssl", "verify-full") not in {"verify-ca", "verify-full"}:
@@ -52,6 +57,10 @@ def normalize(value: str, *, password: str | None, folder: Path) -> str:
     if url.password is None:
         url = url.set(password=password)
     return url.render_as_string(hide_password=False)
+
+
+def _has_several_hosts(host: object) -> bool:
+    return isinstance(host, tuple) or "," in str(host)
 
 
 def _check_options(query: Mapping[str, object]) -> None:

@@ -127,7 +127,7 @@ SHARED: Mapping[str, Definition] = {
     ),
     "pressroom_maintenance_mode": Definition("Whether writes are refused: 1 or 0"),
     "pressroom_database_replication_lag_seconds": Definition(
-        "How far the replica of DATABASE_READ_URL is behind"
+        "How far each replica of DATABASE_READ_URL is behind", ("replica",)
     ),
     "pressroom_disk_free_bytes": Definition("Free bytes of a disk", ("volume",)),
     "pressroom_disk_size_bytes": Definition("Size of a disk", ("volume",)),

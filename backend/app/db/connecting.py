@@ -27,9 +27,15 @@ TRY_NEXT_HOST = (
 
 async def connect_to(url: str, **options: Any) -> "asyncpg.Connection[Any]":
     """Call `connect` for a SQLAlchemy URL."""
+    return await connect(**address_of(url), **options)
+
+
+def address_of(url: str) -> dict[str, Any]:
+    """Return the arguments of `connect` for a SQLAlchemy URL."""
     dialect: Any = PGDialect_asyncpg
     _, address = dialect().create_connect_args(make_url(url))
-    return await connect(**address, **options)
+    found: dict[str, Any] = address
+    return found
 
 
 async def connect(
@@ -39,6 +45,7 @@ async def connect(
     ssl: str | None = None,
     sslrootcert: str | None = None,
     timeout: float = CONNECT_TIMEOUT_SECONDS,  # noqa: ASYNC109 - asyncpg's parameter
+    logs_failure: bool = True,
     **options: Any,
 ) -> "asyncpg.Connection[Any]":
     """Open a connection; raise ServiceUnavailable if it fails for any reason.
@@ -67,8 +74,14 @@ async def connect(
             break
         else:
             return connection
-    log_database_error(failure)
+    if logs_failure:
+        log_database_error(failure)
     raise ServiceUnavailable from failure
+
+
+def has_several_hosts(url: str) -> bool:
+    """Return whether a SQLAlchemy URL names several hosts."""
+    return isinstance(address_of(url).get("host"), list)
 
 
 def refused_setting(error: ServiceUnavailable, name: str) -> SetupError | None:

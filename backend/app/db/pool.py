@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,6 +23,10 @@ from app.core.errors import ServiceUnavailable
 from app.db.failures import log_database_error
 
 Item = TypeVar("Item")
+
+
+class NoFreeConnection(ServiceUnavailable):
+    """All connections of a pool were in use for too long."""
 
 
 class PoolState(NamedTuple):
@@ -166,6 +171,7 @@ class ReadPool:
         """The number of connections that may still be opened."""
         self._timeout = timeout
         self._idle: list[Connection] = []
+        self._opened: WeakSet[Connection] = WeakSet()
         self._tasks = FifoQueue(self._put_back)
         """Tasks waiting for a connection, or for None: the permission to open one."""
         self._is_closed = False
@@ -191,16 +197,23 @@ class ReadPool:
                 connection = await self._tasks.wait(self._timeout)
             except TimeoutError as error:
                 log_database_error(error)
-                raise ServiceUnavailable from error
+                raise NoFreeConnection from error
             if connection is not None:
                 return connection
         else:
             self._available -= 1
         try:
-            return await self._connect()
+            connection = await self._connect()
         except BaseException:
             self._allow_opening()
             raise
+        self._opened.add(connection)
+        return connection
+
+    def drop(self) -> None:
+        """Close all connections now. Statements that are in progress fail as if they were lost."""
+        for connection in list(self._opened):
+            connection.terminate()
 
     def _put_back(self, connection: "Connection | None") -> None:
         self._allow_opening() if connection is None else self.release(connection)

@@ -121,7 +121,8 @@ class Reader:
         Build each statement once: compiled statements are cached by the identity of the statement.
         """
         compiled = compile_statement(statement)
-        rows = await self._fetch(compiled.sql, compiled.arguments(parameters or {}))
+        arguments = compiled.arguments(parameters or {})
+        rows = await self._fetch(self.pool, compiled.sql, arguments)
         return Rows(rows if compiled.make_row is None else map(compiled.make_row, rows))
 
     async def scalar(
@@ -137,10 +138,9 @@ class Reader:
         """Return the first column of every row."""
         return [row[0] for row in await self.execute(statement, parameters)]
 
-    async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[Row]:
+    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Sequence[Any]) -> list[Row]:
         if self._echo:
             logger.info(sql)
-        pool = self.pool
         connection = pool.acquire_idle() or await pool.acquire()
         recorder = metrics.recorder()
         started = time.perf_counter() if recorder is not None else 0.0

@@ -4,19 +4,16 @@ A unit of work writes with an ORM session and commits everything or nothing. A r
 single statements, each in its own transaction (app.db.reading).
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, cast
 
 import asyncpg
-from pydantic_core import from_json, to_json
 from sqlalchemy import Integer, Select, bindparam, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.url import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -30,17 +27,18 @@ from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger, log_events
-from app.db.connecting import connect, connect_to
+from app.db.connecting import connect
+from app.db.connections import MAX_STATEMENT_SECONDS, Connections, Handlers, Listener
 from app.db.failures import (
-    DRIVER_ERRORS,
     READ_ONLY_TRANSACTION,
     hide_details,
     log_database_error,
     sqlstate,
     translate,
 )
-from app.db.pool import EnginePool, FifoPool, PoolState, ReadPool
+from app.db.pool import EnginePool, FifoPool, PoolState
 from app.db.reading import Reader
+from app.db.replicas import ReplicaReader, Replication
 
 logger = get_logger(__name__)
 
@@ -50,27 +48,10 @@ BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 """Arguments for FOR NO KEY UPDATE: rows that reference the locked row can still be inserted."""
 
-Handlers: TypeAlias = Mapping[str, Callable[[str], object]]
-"""Functions by channel, which get the payload of each notification."""
-
-LISTENER = "pressroom listener"
-"""The `application_name` of connections that listen."""
-MAX_STATEMENT_SECONDS = 60
-"""The highest `statement_timeout` that a unit of work may set for one statement."""
-COMMAND_TIMEOUT_MARGIN_SECONDS = 5
-"""How much longer asyncpg waits than `statement_timeout`, for the error of PostgreSQL."""
-
 BEFORE_COMMIT = "before_commit"
 """Key in `session.info` of a list of functions, which are called with the session."""
 COMMIT_LOG = "commit_log"
 """Key in `session.info` of the lines to log after the commit."""
-
-
-class Listener(Protocol):
-    """A connection that listens to channels of NOTIFY."""
-
-    async def check(self, seconds: float) -> None:
-        """Return after `seconds`, if the connection works. Raises ServiceUnavailable."""
 
 
 def log_lines(lines: Sequence[str]) -> None:
@@ -96,13 +77,13 @@ class Database:
         primary: Reader | None = None,
         dispose: Callable[[], Awaitable[None]] | None = None,
         pool_states: Callable[[], Mapping[str, PoolState]] = dict,
-        has_replica: bool = False,
+        replication: Replication | None = None,
     ) -> None:
         self.reader = reader
         self.primary = primary or reader
         """Executes single statements on the primary, also those that write."""
-        self.has_replica = has_replica
-        """Whether `reader` may lag behind the commits of `unit_of_work`."""
+        self.replication = replication
+        """What is known of other servers; None with one server."""
         self._sessions = sessions
         self._connect_to_primary = connect_to_primary
         self._hold_lock = hold_lock
@@ -116,47 +97,82 @@ class Database:
         """Create both pools; they open connections on demand."""
         if settings.database_url is None:
             raise ValueError("DATABASE_URL is not set")
-        engine = _create_engine(settings.database_url, settings)
-        read_url = settings.database_read_url or settings.database_url
-        pool = ReadPool(
-            partial(_connect_to_read, read_url, settings),
-            size=settings.database_pool_size,
-            timeout=settings.database_pool_timeout,
-        )
+        connections = Connections(settings)
+        replication = connections.replication
+        read_pool = connections.open_read_pool(connections.waiting(connections.connect_to_read))
+        reader = Reader(read_pool, echo=settings.debug)
+        if replication is not None and replication.has_replicas:
+            reader = ReplicaReader(read_pool, replication, echo=settings.debug)
+        engine = _create_engine(settings, connections)
 
         async def dispose() -> None:
-            await pool.close()
+            if replication is not None:
+                await replication.stop()
+            await read_pool.close()
             await engine.dispose()
 
         def pool_states() -> Mapping[str, PoolState]:
-            return {"write": cast("FifoPool", engine.pool).state, "read": pool.state}
+            read = read_pool.state
+            for each in replication.states() if replication else ():
+                read = PoolState(*map(sum, zip(read, each, strict=True)))
+            return {"write": cast("FifoPool", engine.pool).state, "read": read}
 
         return cls(
             sessions=async_sessionmaker(engine, expire_on_commit=False),
-            reader=Reader(pool, echo=settings.debug),
+            reader=reader,
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
-            hold_lock=partial(_hold_lock, settings.database_url, settings),
-            listen=partial(_listen, settings.database_url, settings),
+            hold_lock=connections.hold_lock,
+            listen=connections.listen,
             primary=Reader(EnginePool(engine), echo=settings.debug, pool_name="write"),
             dispose=dispose,
             pool_states=pool_states,
-            has_replica=settings.database_read_url is not None,
+            replication=replication,
         )
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether replicas may serve reads."""
+        return self.replication is not None and self.replication.has_replicas
+
+    def follow_servers(self) -> None:
+        """Check the primary and its replicas until `dispose`, if there are several servers.
+
+        Without it, reads use the primary, and commits do not wait for replicas.
+        """
+        if self.replication is not None:
+            self.replication.start()
+
+    async def replicated(self) -> None:
+        """Return when all replicas in use have what was committed before the call.
+
+        A unit of work calls it. Call it before others hear of what the primary shows, or after a
+        change on a connection of `autocommit`. It waits for DATABASE_READ_MAX_LAG at most.
+        """
+        if self.replication is not None:
+            await self.replication.replicated()
 
     @asynccontextmanager
     async def unit_of_work(self, log: LogLines = log_lines) -> AsyncIterator[AsyncSession]:
         """Yield a session; commit when the block ends, roll back when it raises.
 
-        `log` gets the lines in `session.info[COMMIT_LOG]` after the commit.
+        `log` gets the lines in `session.info[COMMIT_LOG]` after the commit. The block ends when
+        replicas have the commit, or what an error of the catalogue tells about.
         """
-        with _database_errors():
-            async with self._sessions() as session:
-                session.info[COMMIT_LOG] = []
-                before_commit: list[BeforeCommit] = session.info.setdefault(BEFORE_COMMIT, [])
-                yield session
-                for prepare in before_commit:
-                    await prepare(session)
-                await session.commit()
+        try:
+            with _database_errors():
+                async with self._sessions() as session:
+                    session.info[COMMIT_LOG] = []
+                    before_commit: list[BeforeCommit] = session.info.setdefault(BEFORE_COMMIT, [])
+                    yield session
+                    for prepare in before_commit:
+                        await prepare(session)
+                    await session.commit()
+        except ServiceUnavailable:
+            raise
+        except PressroomError:
+            await self.replicated()
+            raise
+        await self.replicated()
         if session.info[COMMIT_LOG]:
             log(session.info[COMMIT_LOG])
 
@@ -197,9 +213,9 @@ class Database:
             await self._dispose()
 
 
-def _create_engine(url: str, settings: Settings) -> AsyncEngine:
+def _create_engine(settings: Settings, connections: Connections) -> AsyncEngine:
     engine = create_async_engine(
-        url,
+        connections.url,
         poolclass=FifoPool,
         pool_size=settings.database_pool_size,
         max_overflow=0,
@@ -207,10 +223,12 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
         echo=settings.debug,
         hide_parameters=True,  # a failing statement's values may be personal data
         connect_args={
-            "async_creator_fn": connect,
-            **_connect_options(settings, max_statement_seconds=MAX_STATEMENT_SECONDS),
+            "async_creator_fn": connections.waiting(connect),
+            **connections.options(max_statement_seconds=MAX_STATEMENT_SECONDS),
         },
     )
+    if connections.replication is not None:
+        event.listen(engine.sync_engine, "checkout", _replace_closed)
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
     event.listen(engine.sync_engine, "handle_error", _hide_details)
     if settings.metrics_port:
@@ -219,100 +237,10 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     return engine
 
 
-def _connect_options(settings: Settings, *, max_statement_seconds: float) -> dict[str, Any]:
-    seconds = settings.database_statement_timeout
-    timeout_ms = int(seconds * 1000)
-    return {
-        "timeout": settings.database_connect_timeout,
-        # PostgreSQL cancels a slow statement; this timeout is for a server that does not respond.
-        "command_timeout": max(seconds, max_statement_seconds) + COMMAND_TIMEOUT_MARGIN_SECONDS,
-        "server_settings": {
-            "application_name": "pressroom",
-            "statement_timeout": str(timeout_ms),
-            "idle_in_transaction_session_timeout": str(timeout_ms * 2),
-            "timezone": "UTC",
-            "jit": "off",
-        },
-    }
-
-
-async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
-    """Open a connection for a reader; it returns parsed JSON."""
-    connection = await _connect_to(url, settings)
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
-    )
-    return connection
-
-
-async def _connect_to(
-    url: str, settings: Settings, **server_settings: str
-) -> "asyncpg.Connection[Any]":
-    options = _connect_options(settings, max_statement_seconds=0)
-    options["server_settings"] |= server_settings
-    return await connect_to(url, **options)
-
-
-@asynccontextmanager
-async def _own_connection(
-    url: str, settings: Settings, **server_settings: str
-) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """Open a connection outside of the pools, and close it after the block."""
-    connection = await _connect_to(url, settings, **server_settings)
-    try:
-        yield connection
-    finally:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await connection.close(timeout=settings.database_connect_timeout)
-
-
-@asynccontextmanager
-async def _hold_lock(url: str, settings: Settings, lock: int) -> AsyncIterator[bool]:
-    """Hold the lock on a connection of its own: the pools may have only one connection each.
-
-    The lock belongs to a transaction, because poolers may share connections between transactions.
-    It has no snapshot while it is idle, so that VACUUM can remove rows.
-    """
-    async with _own_connection(url, settings) as connection:
-        try:
-            await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
-            is_held: bool = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock)
-        except DRIVER_ERRORS as error:
-            log_database_error(error)
-            raise ServiceUnavailable from error
-        yield is_held
-
-
-class _Listener:
-    def __init__(self, connection: "asyncpg.Connection[Any]", timeout_seconds: float) -> None:
-        self._connection = connection
-        self._timeout_seconds = timeout_seconds
-        self._ended = asyncio.Event()
-        connection.add_termination_listener(lambda _: self._ended.set())
-
-    async def check(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        try:
-            await self._connection.execute("SELECT 1", timeout=self._timeout_seconds)
-        except (*DRIVER_ERRORS, TimeoutError) as error:
-            raise ServiceUnavailable from error
-
-
-@asynccontextmanager
-async def _listen(url: str, settings: Settings, handlers: Handlers) -> AsyncIterator[Listener]:
-    async with _own_connection(url, settings, application_name=LISTENER) as connection:
-        listener = _Listener(connection, settings.database_connect_timeout)
-        try:
-            for channel, handle in handlers.items():
-                await connection.add_listener(
-                    channel, lambda *received, handle=handle: handle(received[3])
-                )
-        except DRIVER_ERRORS as error:
-            log_database_error(error)
-            raise ServiceUnavailable from error
-        yield listener
+def _replace_closed(adapter: Any, *_: Any) -> None:
+    """Replace a pooled connection that a failover has closed."""
+    if adapter.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:

@@ -8,7 +8,6 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.errors import PressroomError
 from app.db.revisions import head
 from app.db.session import Database
 
@@ -132,15 +131,6 @@ _ARCHIVE = text(
     FROM pg_replication_slots WHERE slot_name = :slot AND restart_lsn IS NOT NULL
     """
 ).bindparams(slot=WAL_SLOT)
-_REPLICATION = text(
-    """
-    SELECT 'pressroom_database_replication_lag_seconds' AS name,
-      CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-        ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
-      END AS value
-    WHERE pg_is_in_recovery()
-    """
-)
 _CONTENT = text(
     """
     SELECT name, value, labels FROM (
@@ -225,14 +215,13 @@ async def read_gauges(database: Database, counts: ContentCounts) -> DatabaseGaug
         counted = await counts.read(connection)
         succeeded[CONTENT] = counted is not None
         gauges += counted or ()
-    if database.has_replica:
-        try:
-            rows = await database.reader.execute(_REPLICATION)
-        except PressroomError:
-            succeeded[REPLICATION] = False
-        else:
-            succeeded[REPLICATION] = True
-            gauges += [Gauge(row.name, float(row.value)) for row in rows]
+    if database.replication is not None and database.has_replicas:
+        lags = database.replication.lags()
+        succeeded[REPLICATION] = bool(lags)
+        gauges += [
+            Gauge("pressroom_database_replication_lag_seconds", lag, (name,))
+            for name, lag in lags.items()
+        ]
     return DatabaseGauges(gauges, succeeded)
 
 

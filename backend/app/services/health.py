@@ -13,6 +13,9 @@ from app.schemas.health import Readiness
 
 DISK_FULL = "The disk of the database is full: reading goes on, and writing fails"
 
+WRONG_PRIMARY = "DATABASE_URL leads to a replica, which accepts no writes: name the primary"
+
+_IS_REPLICA = text("SELECT pg_is_in_recovery()")
 _MIGRATED = text("SELECT to_regclass('alembic_version')")
 _REVISION = text("SELECT version_num FROM alembic_version")
 
@@ -63,26 +66,30 @@ async def check_readiness(database: Database) -> Readiness:
     An unknown revision belongs to a newer release. Migrations are compatible with the running old
     version, so old replicas stay in service during an upgrade.
 
-    A full disk of the database is a warning: reading goes on, and without any ready replica it
-    would not.
+    A full disk of the database is a warning: reading goes on, and without any ready process it
+    would not. So are problems of replicas, because the primary serves reads in their place.
 
     Raises ServiceUnavailable with the reason.
     """
-    async with database.unit_of_work() as session:  # always on the primary
-        await session.execute(text("SELECT 1"))
+    async with database.autocommit() as primary:
+        if await primary.scalar(_IS_REPLICA):
+            raise ServiceUnavailable(WRONG_PRIMARY)
     migrated = await database.reader.scalar(_MIGRATED)
     revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:
         raise ServiceUnavailable("The database is not migrated: run `pressroom migrate`")
     if revision == head():
-        return Readiness(revision=revision, ahead=False, warnings=_warnings())
+        return Readiness(revision=revision, ahead=False, warnings=_warnings(database))
     if is_known(revision):
         raise ServiceUnavailable(
             f"The database is at revision {revision}, but this release needs {head()}:"
             " run `pressroom migrate`"
         )
-    return Readiness(revision=revision, ahead=True, warnings=_warnings())
+    return Readiness(revision=revision, ahead=True, warnings=_warnings(database))
 
 
-def _warnings() -> list[str]:
-    return [DISK_FULL] if is_disk_full() else []
+def _warnings(database: Database) -> list[str]:
+    warnings = [DISK_FULL] if is_disk_full() else []
+    if database.replication is not None:
+        warnings += database.replication.problems()
+    return warnings

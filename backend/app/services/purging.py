@@ -29,8 +29,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from app.core.errors import ServiceUnavailable
+from app.db.connections import MAX_STATEMENT_SECONDS
 from app.db.failures import is_statement_timeout
-from app.db.session import MAX_STATEMENT_SECONDS, NO_KEY_UPDATE, Database
+from app.db.session import NO_KEY_UPDATE, Database
 
 BATCH = 5000
 """Rows deleted by one statement."""

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import text
-
 from app import __version__
 from app.auth.identity import Identity
 from app.auth.permissions import Action, require
@@ -35,15 +33,6 @@ from app.services import health, job_runs, outbox
 from app.services.space import min_free_bytes
 
 Result = TypeVar("Result")
-
-_LAG = text(
-    """
-    SELECT CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
-        THEN 0
-      ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
-    END
-    """
-)
 
 
 async def examine(
@@ -112,13 +101,13 @@ async def _examine_database(database: Database) -> tuple[str, DatabaseHealth]:
     state = await health.read_state(database)
     after = clock.now()
     skew = state.now - (before + (after - before) / 2)
-    lag = await database.reader.scalar(_LAG) if database.has_replica else None
+    lags = database.replication.lags() if database.replication else {}
     return state.version, DatabaseHealth(
         size_bytes=state.size,
         connections=state.connections,
         max_connections=state.max_connections,
         clock_skew_seconds=round(skew.total_seconds(), 3),
-        replication_lag_seconds=None if lag is None else float(lag),
+        replication_lag_seconds=max(lags.values(), default=None),
     )
 
 

@@ -232,6 +232,6 @@ async def test_session_missing_on_replica_is_read_from_primary(
 
     monkeypatch.setattr(dependencies, "find_by_session", lagging)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 401
-    monkeypatch.setattr(database, "has_replica", True)
+    monkeypatch.setattr(Database, "has_replicas", True)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 200
     assert lookups == 3

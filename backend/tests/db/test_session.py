@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.core.config import Settings
 from app.core.errors import ServiceUnavailable
+from app.db import connections
 from app.db import session as session_module
 from app.db.pool import ReadPool
 from app.db.session import Database, readable_url
@@ -80,7 +81,7 @@ async def test_unresponsive_server_times_out(
 ) -> None:
     """The timeout of the client applies if PostgreSQL does not cancel the statement."""
     monkeypatch.setattr(session_module, "MAX_STATEMENT_SECONDS", 0)
-    monkeypatch.setattr(session_module, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
     changes = {"database_url": database_url, "database_pool_size": 1}
     never = text("SET statement_timeout = 0"), text("SELECT pg_sleep(300)")
     seconds = {"database_statement_timeout": 0.2}

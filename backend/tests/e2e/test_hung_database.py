@@ -13,7 +13,11 @@ from tests.processes import Checkout, serving, wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 STATEMENT_SECONDS = 1
-SHORT_MARGIN = "import app.db.session as session; session.COMMAND_TIMEOUT_MARGIN_SECONDS = 1"
+SHORT_MARGIN = (
+    "import app.db.connections as connections; connections.COMMAND_TIMEOUT_MARGIN_SECONDS = 1"
+)
+    "import app.db.connections as connections; connections.COMMAND_TIMEOUT_MARGIN_SECONDS = 1"
+)
 """The application gives up some seconds after PostgreSQL should have."""
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.core.config import Settings
 from app.core.enums import CommentStatus, Role
-from app.db.session import LISTENER
+from app.db.connections import LISTENER
 from app.routers.integrations import streams
 from app.services.integrations.live import connections, hub
 from app.services.integrations.live.presence import CHANNEL

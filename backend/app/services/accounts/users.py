@@ -34,10 +34,10 @@ from app.core.errors import (
     UserNotFound,
 )
 from app.core.limits import LimitKind
+from app.db.connections import MAX_STATEMENT_SECONDS
 from app.db.reading import Reader
 from app.db.selection import Selection, fields_of
 from app.db.session import (
-    MAX_STATEMENT_SECONDS,
     NO_KEY_UPDATE,
     Database,
     constraint_errors,

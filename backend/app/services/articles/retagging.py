@@ -23,8 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.enums import TagAction
+from app.db.connections import MAX_STATEMENT_SECONDS
 from app.db.retry import retry
-from app.db.session import MAX_STATEMENT_SECONDS, NO_KEY_UPDATE, Database
+from app.db.session import NO_KEY_UPDATE, Database
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.models.articles.tag_change import TagChange

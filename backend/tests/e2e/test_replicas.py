@@ -1,0 +1,127 @@
+"""Reads on streaming replicas: a client reads its own writes, whatever the replica does.
+
+The replica lags, stops and is promoted while two processes serve. Each request goes to the other
+process, without headers or cookies that name a position.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.postgres import ClusterMember, cluster, fetch
+from tests.processes import Api, Checkout, serving, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
+
+MAX_LAG = 1.0
+ROUNDS = 60
+
+
+class Site(NamedTuple):
+    """Two processes with the same primary and replica, and a writer."""
+
+    primary: ClusterMember
+    replica: ClusterMember
+    apis: list[Api]
+    headers: dict[str, str]
+
+    def clients(self) -> Iterator[httpx.Client]:
+        """Yield the clients of the processes in turn."""
+        return cycle([each.client for each in self.apis])
+
+
+@contextmanager
+def site(checkout: Checkout, *, replicas: int = 1) -> Iterator[Site]:
+    with cluster(replicas) as members, ExitStack() as stack:
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in members)
+        settings = {
+            "DATABASE_URL": f"postgresql://postgres@{hosts}/pressroom",
+            "DATABASE_READ_URL": f"postgresql://postgres@{hosts}/pressroom",
+            "DATABASE_READ_MAX_LAG": str(MAX_LAG),
+        }
+        apis = [stack.enter_context(serving(checkout, **settings)) for _ in range(2)]
+        yield Site(members[0], members[1], apis, apis[0].bearer("writer"))
+
+
+@pytest.fixture(scope="module")
+def shared(checkout: Checkout) -> Iterator[Site]:
+    with site(checkout) as found:
+        yield found
+
+
+def statements(member: ClusterMember) -> int:
+    """Return how many rows of sessions the server has read: whether it serves reads."""
+    [row] = fetch(
+        member.url,
+        "SELECT coalesce(idx_scan, 0) AS count FROM pg_stat_user_tables"
+        " WHERE relname = 'user_sessions'",
+    )
+    return int(row["count"])
+
+
+def wait_until_used(site: Site) -> None:
+    """Wait until both processes read from the replica."""
+
+    def is_used() -> bool:
+        rows = fetch(
+            site.replica.url,
+            "SELECT count(DISTINCT client_port) AS count FROM pg_stat_activity"
+            " WHERE application_name = 'pressroom' AND query LIKE '%articles%'",
+        )
+        for api in site.apis:
+            assert api.client.get("/articles").status_code == 200
+        return int(rows[0]["count"]) >= len(site.apis)
+
+    wait_until(is_used, "the replica is used", log=site.apis[0].process.log)
+
+
+def create_and_change(site: Site, number: int) -> list[str]:
+    """Create an article, read it, change it with its entity tag; return what was wrong."""
+    wrong, clients, headers = [], site.clients(), site.headers
+    new = {"title": f"Article {number}", "content": "First version.", "published": True}
+    created = next(clients).post("/articles", json=new, headers=headers)
+    assert created.status_code == 201, created.text
+    path = f"/articles/{created.json()['id']}"
+    for who in ({}, headers):
+        found = next(clients).get(path, headers=who)
+        if found.status_code != 200:
+            wrong.append(f"{found.status_code} after 201")
+    listed = next(clients).get("/articles", params={"limit": 1}).json()
+    if created.json()["id"] not in [each["id"] for each in listed]:
+        wrong.append("not in the list")
+    tag = next(clients).get(path, headers=headers).headers.get("ETag", "")
+    change = {"content": f"Version {time.monotonic()}"}
+    changed = next(clients).patch(path, json=change, headers={**headers, "If-Match": tag})
+    if changed.status_code != 200:
+        wrong.append(f"{changed.status_code} with the tag just read")
+    for who in ({}, headers):
+        if next(clients).get(path, headers=who).json().get("content") != change["content"]:
+            wrong.append("the old version after PATCH")
+    return wrong
+
+
+def test_client_reads_its_own_writes(shared: Site) -> None:
+    wait_until_used(shared)
+    wrong = [each for number in range(ROUNDS) for each in create_and_change(shared, number)]
+    assert wrong == []
+    wait_until_used(shared)
+
+
+def test_client_reads_its_own_writes_while_the_replay_is_paused(shared: Site) -> None:
+    wait_until_used(shared)
+    shared.replica.execute("SELECT pg_wal_replay_pause()")
+    try:
+        wrong = [each for number in range(ROUNDS) for each in create_and_change(shared, number)]
+        assert wrong == []
+        ready = shared.apis[0].client.get("/health/ready")
+        assert ready.status_code == 200
+        assert any(str(shared.replica.port) in each for each in ready.json()["warnings"])
+    finally:
+        shared.replica.execute("SELECT pg_wal_replay_resume()")
+    wait_until_used(shared)
+    assert shared.apis[0].client.get("/health/ready").json()["warnings"] == []
