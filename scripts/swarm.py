@@ -126,19 +126,36 @@ class Swarm:
                 file.write_text(secrets.token_urlsafe(48) + "\n", encoding="utf-8")
                 file.chmod(0o600)
 
-    def services(self) -> dict[str, str]:
-        """Return the number of tasks by service, such as `2/2` or `0/1 (1/1 completed)`."""
-        listed = self.docker(
-            "service", "ls", "--filter", f"label={LABEL}={self.name}",
-            "--format", "{{.Name}}\t{{.Replicas}}",
-        )  # fmt: skip
-        pairs = (line.split("\t") for line in listed.splitlines())
-        return {name.removeprefix(f"{self.name}_"): replicas for name, replicas in pairs}
+    def services(self) -> list[dict[str, Any]]:
+        """Return the `docker service inspect` data of all services."""
+        mine = self.docker("service", "ls", "--quiet", "--filter", f"label={LABEL}={self.name}")
+        found: list[dict[str, Any]] = json.loads(self.docker("service", "inspect", *mine.split()))
+        return found
 
     def missing(self) -> list[str]:
-        """Return the services that do not have all of their tasks."""
-        found = self.services()
-        return [name for name, replicas in found.items() if not _is_complete(replicas)]
+        """Return the services that do not have all of their tasks, with the present definition."""
+        tasks = json.loads(
+            self.docker("inspect", *self.docker("stack", "ps", "--quiet", self.name).split())
+        )
+        return [
+            service["Spec"]["Name"].removeprefix(f"{self.name}_")
+            for service in self.services()
+            if not _is_complete(service, tasks)
+        ]
+
+    def refresh(self) -> None:
+        """Replace the tasks whose image was built again with the same tag, one after the other."""
+        for service in self.services():
+            spec = service["Spec"]
+            if "ReplicatedJob" in spec["Mode"]:
+                continue
+            image = spec["TaskTemplate"]["ContainerSpec"]["Image"].partition("@")[0]
+            running = self.containers(spec["Name"].removeprefix(f"{self.name}_"))
+            used = self.docker("container", "inspect", "--format", "{{.Image}}", *running).split()
+            built = self.docker("image", "inspect", "--format", "{{.Id}}", image).strip()
+            if set(used) - {built}:
+                options = ("--force", "--no-resolve-image", "--quiet")
+                self.docker("service", "update", *options, spec["Name"], seconds=TIMEOUT_SECONDS)
 
     def wait_until_complete(self, *, seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait until all tasks run, and both nginx answer. Raises SmokeError."""
@@ -205,6 +222,7 @@ class Swarm:
         self.create_secrets()
         self.build(*BUILT, *(["bucket"] if BUCKET in self._files else []))
         self.deploy()
+        self.refresh()
         self.wait_until_complete()
 
     def down(self) -> None:
@@ -230,11 +248,30 @@ class Swarm:
             self.down()
 
 
-def _is_complete(replicas: str) -> bool:
-    """Return whether `2/2` or `0/1 (1/1 completed)` is complete."""
-    counts = replicas.partition("(")[2] or replicas
-    running, _, desired = counts.split(" ")[0].partition("/")
-    return running == desired
+def _is_complete(service: dict[str, Any], tasks: list[dict[str, Any]]) -> bool:
+    """Return whether a service has its tasks: running ones, or completed ones of a job."""
+    mode, template = service["Spec"]["Mode"], service["Spec"]["TaskTemplate"]
+    mine = [each for each in tasks if each["ServiceID"] == service["ID"]]
+    if "ReplicatedJob" in mode:
+        iteration = service["JobStatus"]["JobIteration"]["Index"]
+        states = [
+            each["Status"]["State"]
+            for each in mine
+            if each.get("JobIteration", {}).get("Index") == iteration
+        ]
+        return "complete" in states
+    running = [each for each in mine if each["DesiredState"] == "running"]
+    return len(running) == mode["Replicated"]["Replicas"] and all(
+        each["Status"]["State"] == "running" and _definition(each["Spec"]) == _definition(template)
+        for each in running
+    )
+
+
+def _definition(task: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what decides whether a task must be replaced. Swarm adds two fields to services."""
+    added = {"DNSConfig", "StopGracePeriod"}
+    container = {name: value for name, value in task["ContainerSpec"].items() if name not in added}
+    return container, task.get("ForceUpdate")
 
 
 def main() -> int:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.edge.stack import PRODUCTION
+from tests.edge.stack import ORIGIN, PRODUCTION
 from tests.processes import HOST, free_port, wait_until
 from tests.swarm.load import PREFIX, Load
 
 MEMBERS = ("patroni-1", "patroni-2", "patroni-3")
-SETTINGS = {name: PRODUCTION[name] for name in ("ENVIRONMENT", "ALLOWED_HOSTS", "CORS_ORIGINS")} | {
+SETTINGS = {name: PRODUCTION[name] for name in ("ENVIRONMENT", "ALLOWED_HOSTS")} | {
+    "CORS_ORIGINS": ORIGIN,
     "WEB_CONCURRENCY": "1",
     # All test requests come from one address.
     "EDGE_REQUESTS_PER_SECOND": "100000",
