@@ -5,12 +5,14 @@ process, without headers or cookies that name a position.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from typing import NamedTuple
 
+import asyncpg
 import httpx
+import psutil
 import pytest
 
 from tests.postgres import ClusterMember, cluster, fetch
@@ -54,28 +56,30 @@ def shared(checkout: Checkout) -> Iterator[Site]:
         yield found
 
 
-def statements(member: ClusterMember) -> int:
-    """Return how many rows of sessions the server has read: whether it serves reads."""
-    [row] = fetch(
-        member.url,
-        "SELECT coalesce(idx_scan, 0) AS count FROM pg_stat_user_tables"
-        " WHERE relname = 'user_sessions'",
-    )
-    return int(row["count"])
+READERS = """
+    SELECT client_port FROM pg_stat_activity
+    WHERE application_name = 'pressroom' AND query LIKE '%articles%'
+      AND query_start > clock_timestamp() - interval '1 second'
+"""
+
+
+def reads_on(member: ClusterMember, api: Api) -> bool:
+    """Return whether the process has just read articles from the server."""
+    try:
+        ports = {row["client_port"] for row in fetch(member.url, READERS)}
+    except asyncpg.PostgresError:  # the replay cancels statements and connections
+        return False
+    connections = psutil.Process(api.process.pid).net_connections()
+    return any(each.laddr.port in ports for each in connections)
 
 
 def wait_until_used(site: Site) -> None:
     """Wait until both processes read from the replica."""
 
     def is_used() -> bool:
-        rows = fetch(
-            site.replica.url,
-            "SELECT count(DISTINCT client_port) AS count FROM pg_stat_activity"
-            " WHERE application_name = 'pressroom' AND query LIKE '%articles%'",
-        )
         for api in site.apis:
             assert api.client.get("/articles").status_code == 200
-        return int(rows[0]["count"]) >= len(site.apis)
+        return all(reads_on(site.replica, api) for api in site.apis)
 
     wait_until(is_used, "the replica is used", log=site.apis[0].process.log)
 
@@ -125,3 +129,60 @@ def test_client_reads_its_own_writes_while_the_replay_is_paused(shared: Site) ->
         shared.replica.execute("SELECT pg_wal_replay_resume()")
     wait_until_used(shared)
     assert shared.apis[0].client.get("/health/ready").json()["warnings"] == []
+
+
+def test_stopped_replica_fails_no_request(shared: Site) -> None:
+    wait_until_used(shared)
+    shared.replica.stop("immediate")
+    try:
+        wrong = [each for number in range(ROUNDS) for each in create_and_change(shared, number)]
+        assert wrong == []
+        ready = shared.apis[0].client.get("/health/ready")
+        assert ready.status_code == 200
+        [warning] = ready.json()["warnings"]
+        assert f"The replica 127.0.0.1:{shared.replica.port} does not answer" in warning
+    finally:
+        shared.replica.start()
+    wait_until_used(shared)
+
+
+def test_promoted_replica_takes_over(checkout: Checkout) -> None:
+    """Reads go on, and writes come back, without a restart and without a lost article."""
+    with site(checkout) as found:
+        wait_until_used(found)
+        clients, acknowledged = found.clients(), []
+
+        def create() -> int:
+            new = {"title": "During a failover", "content": "Text.", "published": True}
+            answer = next(clients).post("/articles", json=new, headers=found.headers)
+            if answer.status_code == 201:
+                acknowledged.append(answer.json()["id"])
+            else:
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+            return answer.status_code
+
+        def read() -> None:
+            answer = next(clients).get("/articles", headers=found.headers)
+            assert answer.status_code == 200, answer.text
+
+        for _ in range(10):
+            assert create() == 201
+        found.primary.stop("immediate")
+        for _ in range(40):
+            read()
+        assert create() == 503
+        for _ in range(10):
+            read()
+        found.replica.promote()
+        promoted_at = time.monotonic()
+        wait_until(lambda: create() == 201, "writes are back", log=found.apis[0].process.log)
+        assert time.monotonic() - promoted_at < 5
+        for _ in range(20):
+            read()
+        for _ in range(10):
+            assert create() == 201
+        for article_id in acknowledged:
+            assert next(clients).get(f"/articles/{article_id}").status_code == 200
+        assert found.apis[0].client.get("/health/ready").status_code == 200
+        assert "unhandled exception" not in found.apis[0].process.log
