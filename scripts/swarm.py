@@ -202,7 +202,8 @@ class Swarm:
         """Return what Patroni reports of its members: `Member`, `Role`, `State`, `Lag in MB`."""
         for member in ("patroni-1", "patroni-2", "patroni-3"):
             for container in self.containers(member):
-                listed = self.run("exec", container, "patronictl", "list", "--format", "json")
+                command = ("timeout", "5", "patronictl", "list", "--format", "json")
+                listed = self.run("exec", container, *command)
                 if listed.returncode == 0:
                     found: list[dict[str, Any]] = json.loads(listed.stdout)
                     return found

@@ -1,12 +1,14 @@
 """The stack of deploy/swarm, and how its parts fail."""
 
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.edge.stack import ORIGIN, PRODUCTION
@@ -75,6 +77,23 @@ class Cluster:
         options = ("--candidate", target, "--force", "pressroom")
         self.swarm.execute(target, "patronictl", "switchover", *options)
 
+    def accepts_writes(self, member: str) -> bool:
+        """Return whether a member is a primary, also without an answer of etcd."""
+        from smoke import SmokeError
+
+        try:
+            return bool(self.swarm.query(member, "SELECT pg_is_in_recovery()") == "f")
+        except SmokeError:
+            return False
+
+    def backend_image(self, folder: Path, *, tag: str) -> None:
+        """Build an image of the backend with the migrations of a folder in addition."""
+        images = self.swarm.environment["IMAGES"]
+        dockerfile = f"FROM {images}-backend:0.1.0\nCOPY *.py alembic/versions/\n"
+        (folder / "Dockerfile").write_text(dockerfile)
+        options = ("--quiet", "--tag", f"{images}-backend:{tag}")
+        self.swarm.docker("build", *options, str(folder), seconds=300)
+
     def is_healthy(self) -> bool:
         """Return whether there is a primary with two replicas that stream its WAL."""
         from smoke import SmokeError
@@ -125,6 +144,14 @@ def _iptables(pid: str, *arguments: str) -> None:
     device = "--in-interface" if "INPUT" in arguments else "--out-interface"
     command = ["nsenter", "--target", pid, "--net", "iptables", *arguments, "!", device, "lo"]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def why_no_cut() -> str | None:
+    """Return why the network of a container cannot be cut, or None."""
+    if os.geteuid() != 0:
+        return "only root can enter the network of a container"
+    missing = [name for name in ("nsenter", "iptables") if shutil.which(name) is None]
+    return f"{missing[0]} is not installed" if missing else None
 
 
 @contextmanager

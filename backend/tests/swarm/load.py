@@ -82,6 +82,10 @@ class Load:
         times = [since, *sorted(at for at, _ in self.acknowledged if at >= since)]
         return max(after - before for before, after in pairwise(times))
 
+    def longest(self, since: float) -> float:
+        """Return the duration of the longest request that ended after `since`, in seconds."""
+        return max(each.seconds for each in self.answers if each.at >= since)
+
     def wait_for_writes(self, count: int, *, seconds: float = 90) -> None:
         """Wait for this number of further acknowledged writes."""
         enough = len(self.acknowledged) + count
