@@ -32,6 +32,7 @@ from app.core import metrics
 from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
 from app.core.plurals import counted
+from app.db.connections import Connections
 from app.server.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 from app.server.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
 
@@ -75,6 +76,8 @@ workers = SETTINGS.web_concurrency or worker_count(
     worker_bytes=WORKER_BYTES,
     reserved_bytes=RESERVED_BYTES,
 )
+os.environ["WEB_CONCURRENCY"] = str(workers)  # each worker knows the connections of all
+get_settings.cache_clear()
 if memory_limit() is not None and SETTINGS.media_memory_bytes is None:
     # Images get what the workers leave. The workers read their own settings.
     left = (memory_limit() or 0) - RESERVED_BYTES - workers * UNSHARED_BYTES
@@ -170,8 +173,7 @@ def when_ready(server: Arbiter) -> None:
     """Freeze the loaded objects. Log the URLs of pages, and the connections to PostgreSQL."""
     gc.collect()
     gc.freeze()  # collections in the workers then do not copy these shared pages
-    # One more listens for events while streams are open.
-    connections = (2 * SETTINGS.database_pool_size + 1) * workers
+    connections = Connections(SETTINGS).per_process * workers if SETTINGS.database_url else 0
     server.log.info(
         f"{counted(workers, 'worker')}, up to {connections} connections to PostgreSQL for each"
         " replica"

@@ -29,7 +29,10 @@ PAUSE_SECONDS = 0.2
 
 
 def run_migrations(
-    connection: Connection, application_url: str | None, monitor_password: str | None
+    connection: Connection,
+    application_url: str | None,
+    monitor_password: str | None,
+    pooled_timeout: float | None,
 ) -> None:
     """Migrate on an open connection, which holds the advisory lock until it is closed.
 
@@ -42,6 +45,10 @@ def run_migrations(
     connection.commit()
     if application_url is not None:
         roles.prepare(connection, url=application_url)
+        if pooled_timeout is not None:
+            roles.prepare_sessions(
+                connection, url=application_url, statement_timeout=pooled_timeout
+            )
     if monitor_password is not None:
         roles.prepare_monitor(connection, password=monitor_password)
     context.configure(
@@ -75,14 +82,19 @@ def _wait_for_turn(connection: Connection) -> None:
 
 
 async def migrate_online(
-    url: str, application_url: str | None, monitor_password: str | None
+    url: str,
+    application_url: str | None,
+    monitor_password: str | None,
+    pooled_timeout: float | None,
 ) -> None:
     """Open a connection to `url` and migrate."""
     connect_args = {"async_creator_fn": connect}
     engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=connect_args)
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(run_migrations, application_url, monitor_password)
+            await connection.run_sync(
+                run_migrations, application_url, monitor_password, pooled_timeout
+            )
     finally:
         await engine.dispose()
 
@@ -95,15 +107,21 @@ else:
     given_url = context.config.attributes.get("url")
     if given_url is not None:  # called from code, which reports errors itself
         attributes = context.config.attributes
-        given = (attributes.get("application_url"), attributes.get("monitor_password"))
-        asyncio.run(migrate_online(given_url, *given))
+        names = ("application_url", "monitor_password", "pooled_timeout")
+        asyncio.run(migrate_online(given_url, *map(attributes.get, names)))
     else:
         try:
             configure_logging(get_settings())
-            application_url = ensure_database_url(get_settings()).database_url or ""
-            owner_url = get_settings().database_owner_url or application_url
-            monitor_password = get_settings().database_monitor_password
-            asyncio.run(migrate_online(owner_url, application_url, monitor_password))
+            settings = ensure_database_url(get_settings())
+            application_url = settings.database_direct_url or settings.database_url or ""
+            owner_url = settings.database_owner_url or application_url
+            is_pooled = settings.database_direct_url is not None
+            timeout = settings.database_statement_timeout if is_pooled else None
+            asyncio.run(
+                migrate_online(
+                    owner_url, application_url, settings.database_monitor_password, timeout
+                )
+            )
         except SetupError as error:
             sys.exit(f"pressroom: {error}")
         except ServiceUnavailable as error:

@@ -105,8 +105,15 @@ class ClusterMember(Server):
         self._control("promote")
 
     def execute(self, statement: str) -> None:
-        """Execute a statement of an administrator."""
-        fetch(self.url, statement)
+        """Execute a statement of an administrator, again if the replay cancels it."""
+
+        def is_done() -> bool:
+            with suppress(asyncpg.SerializationError):
+                fetch(self.url, statement)
+                return True
+            return False
+
+        wait_until(is_done, statement)
 
 
 @cache

@@ -6,6 +6,7 @@ The alias that a route uses determines the scope that an API key needs. For exam
 
 import ipaddress
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Annotated, Any, Protocol
 
@@ -20,6 +21,7 @@ from app.auth.identity import (
     IPAddress,
     find_by_api_key,
     find_by_session,
+    is_use_due,
     record_key_use,
     share_account,
 )
@@ -30,6 +32,7 @@ from app.core.errors import (
     InsufficientScope,
     InvalidToken,
     NotAuthenticated,
+    ServiceUnavailable,
     SessionRequired,
     TokenExpired,
     TokenRevoked,
@@ -107,9 +110,11 @@ async def viewer_of(token: str, database: Database, scopes: Sequence[str]) -> Id
 
     Raises InvalidToken, TokenExpired, TokenRevoked, InsufficientScope, SessionRequired.
     """
-    if token.startswith(API_KEY_PREFIX):
-        return await _by_api_key(token, database, scopes)
-    return await _find_by_session(token, database)
+    if not token.startswith(API_KEY_PREFIX):
+        return await _find_by_session(token, database)
+    if database.has_replicas:
+        return await _find_by_api_key(token, database, scopes)
+    return await _by_api_key(token, database, scopes)
 
 
 async def _find_by_session(token: str, database: Database) -> Identity:
@@ -201,12 +206,31 @@ async def _by_api_key(token: str, database: Database, needed: Sequence[str] | No
         key = await find_by_api_key(connection, fingerprint=fingerprint(token))
         if key is None:
             raise InvalidToken
-        if needed is not None and not needed:
-            raise SessionRequired
-        for scope in needed or ():
-            if scope not in (key.identity.scopes or ()):
-                raise InsufficientScope(scope)
+        _require_scopes(key.identity, needed)
         await record_key_use(connection, key=key)
+    return key.identity
+
+
+def _require_scopes(identity: Identity, needed: Sequence[str] | None) -> None:
+    if needed is not None and not needed:
+        raise SessionRequired
+    for scope in needed or ():
+        if scope not in (identity.scopes or ()):
+            raise InsufficientScope(scope)
+
+
+async def _find_by_api_key(token: str, database: Database, needed: Sequence[str]) -> Identity:
+    """Return the user of an API key for reading, like `_by_api_key`, from a replica."""
+    if not is_api_key(token):
+        raise InvalidToken
+    key = await find_by_api_key(database.reader, fingerprint=fingerprint(token))
+    if key is None:
+        raise InvalidToken
+    _require_scopes(key.identity, needed)
+    if is_use_due(key):
+        with suppress(ServiceUnavailable):  # without a primary, keys still read
+            async with database.autocommit() as connection:
+                await record_key_use(connection, key=key)
     return key.identity
 
 

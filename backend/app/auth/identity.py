@@ -191,7 +191,7 @@ class PageIdentity(NamedTuple):
 
 
 async def find_by_page_session(
-    connection: AsyncConnection, *, session_id: int, fingerprint: bytes
+    connection: AsyncConnection | Reader, *, session_id: int, fingerprint: bytes
 ) -> PageIdentity | None:
     """Return the identity of a page session; None if the session does not exist.
 
@@ -207,11 +207,20 @@ async def find_by_page_session(
     return PageIdentity(identity, row.last_used_at, row.confirmed_at)
 
 
+def is_use_due(used: "PageIdentity | ApiKeyIdentity") -> bool:
+    """Return whether the last use is to be stored again: at most once per minute."""
+    before = used.last_used_at
+    return before is None or before < clock.now() - LAST_USE_PRECISION
+
+
 async def record_page_use(connection: AsyncConnection, *, page: PageIdentity) -> None:
     """Store the current time as the page session's last use, at most once per minute."""
-    now = clock.now()
-    if page.last_used_at < now - LAST_USE_PRECISION:
-        parameters = {"session": page.identity.session_id, "now": now, "before": page.last_used_at}
+    if is_use_due(page):
+        parameters = {
+            "session": page.identity.session_id,
+            "now": clock.now(),
+            "before": page.last_used_at,
+        }
         await connection.execute(_SET_PAGE_USED, parameters)
 
 
@@ -223,7 +232,7 @@ class ApiKeyIdentity(NamedTuple):
 
 
 async def find_by_api_key(
-    connection: AsyncConnection, *, fingerprint: bytes
+    connection: AsyncConnection | Reader, *, fingerprint: bytes
 ) -> ApiKeyIdentity | None:
     """Return the identity of an API key's user; None if the key does not exist.
 
@@ -344,9 +353,12 @@ async def lock_account(session: AsyncSession, *, user_id: int, actor_id: int) ->
 
 async def record_key_use(connection: AsyncConnection, *, key: ApiKeyIdentity) -> None:
     """Store the current time as the key's last use, at most once per minute."""
-    now, before = clock.now(), key.last_used_at
-    if before is None or before < now - LAST_USE_PRECISION:
-        parameters = {"key_id": key.identity.api_key_id, "now": now, "before": before}
+    if is_use_due(key):
+        parameters = {
+            "key_id": key.identity.api_key_id,
+            "now": clock.now(),
+            "before": key.last_used_at,
+        }
         await connection.execute(_SET_LAST_USED, parameters)
 
 

@@ -17,6 +17,7 @@ from app.db.connecting import address_of, connect, has_several_hosts
 from app.db.failures import DRIVER_ERRORS, log_database_error, refusal_reason
 from app.db.pool import ReadPool
 from app.db.replicas import Address, Connect, Replication
+from app.db.roles import parameters_of_sessions
 
 Handlers: TypeAlias = Mapping[str, Callable[[str], object]]
 """Functions by channel, which get the payload of each notification."""
@@ -54,20 +55,30 @@ class Connections:
         self._direct_url = settings.database_direct_url or self.url
         self.is_pooled = self._direct_url != self.url
         """Whether DATABASE_URL leads to a pooler: it does not pass on parameters of sessions."""
+        read_url = settings.database_read_url
+        self._read_url = None if read_url in {self.url, self._direct_url} else read_url
         self._opened: WeakKeyDictionary[asyncpg.Connection[Any], float] = WeakKeyDictionary()
         """When the connections to the primary were opened."""
         self.replication: Replication | None = None
         """Several servers; None for one."""
-        if settings.database_read_url is not None or has_several_hosts(self._direct_url):
+        if self._read_url is not None or has_several_hosts(self._direct_url):
             self.replication = self._create_replication()
 
+    @property
+    def per_process(self) -> int:
+        """The number of connections that a process may open to the server of the primary.
+
+        One listens for events, and one checks the primary if there are several servers.
+        """
+        pools = 0 if self.is_pooled else 2 * self._settings.database_pool_size
+        return pools + 1 + (self.replication is not None)
+
     def _create_replication(self) -> Replication:
-        read_url = self._settings.database_read_url
         return Replication(
             connect_to_primary=partial(self._connect_probe, address_of(self._direct_url)),
             connect_probe=self._connect_probe,
             connect_to_read=self._connect_to_replica,
-            read_from=None if read_url is None else address_of(read_url),
+            read_from=None if self._read_url is None else address_of(self._read_url),
             open_pool=self.open_read_pool,
             max_lag=self._settings.database_read_max_lag,
             on_new_primary=self._drop,
@@ -78,14 +89,9 @@ class Connections:
     ) -> dict[str, Any]:
         """Return the options of a connection; `pooled`: through a pooler."""
         seconds = self._settings.database_statement_timeout
-        timeout_ms = int(seconds * 1000)
         server_settings = {"application_name": APPLICATION, "timezone": "UTC"}
         if not (self.is_pooled if pooled is None else pooled):
-            server_settings |= {
-                "statement_timeout": str(timeout_ms),
-                "idle_in_transaction_session_timeout": str(timeout_ms * 2),
-                "jit": "off",
-            }
+            server_settings |= parameters_of_sessions(seconds)
         # PostgreSQL cancels a slow statement; this timeout is for a server that does not respond.
         command_timeout = max(seconds, max_statement_seconds) + COMMAND_TIMEOUT_MARGIN_SECONDS
         return {

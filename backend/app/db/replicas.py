@@ -33,6 +33,8 @@ from app.db.reading import Reader, Row
 logger = get_logger(__name__)
 
 DEFAULT_PORT = 5432
+KEEP_SECONDS = 600.0
+"""How long the positions of the primary are kept; a longer lag is not measured."""
 RESOLVE_SECONDS = 5.0
 """How often the names of replicas are resolved again."""
 PROBATION = 1.5
@@ -44,6 +46,8 @@ behind.
 """
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.001, 0.02
 """The time between two questions whether a replica has replayed a commit."""
+
+IS_PRIMARY, UNCHECKED = "is the primary", "has not been checked yet"
 
 _IDENTIFY = """
     SELECT system_identifier, pg_postmaster_start_time() AS started_at,
@@ -116,8 +120,9 @@ class _Probe:
 class Positions:
     """What the primary had written at which time of this process."""
 
-    def __init__(self, keep_seconds: float) -> None:
-        self._keep_seconds = keep_seconds
+    def __init__(self, resolution: float) -> None:
+        """`resolution`: the seconds between two positions that are kept."""
+        self._resolution = resolution
         self._positions: list[int] = []
         self._first: list[float] = []
         self._last: list[float] = []
@@ -133,12 +138,17 @@ class Positions:
         if self._positions and position <= self._positions[-1]:
             self._last[-1] = at
             return
+        if len(self._first) > 1 and at - self._first[-2] < self._resolution:
+            self._remove(-1)
         self._positions.append(position)
         self._first.append(at)
         self._last.append(at)
-        while self._last[0] < at - self._keep_seconds and len(self._last) > 1:
-            for each in (self._positions, self._first, self._last):
-                del each[0]
+        if self._last[0] < at - KEEP_SECONDS and len(self._last) > 1:
+            self._remove(0)
+
+    def _remove(self, index: int) -> None:
+        for each in (self._positions, self._first, self._last):
+            del each[index]
 
     def fresh_at(self, replayed: int) -> float:
         """Return a time: what was committed before it has been replayed."""
@@ -170,7 +180,7 @@ class Replica:
         self.pool = open_pool(self._connect_same)
         self._max_lag = max_lag
         self._usable_from = usable_from
-        self.problem: str | None = "has not been checked yet"
+        self.problem: str | None = UNCHECKED
         """Why it is not usable, apart from its lag."""
         self.is_refused = False
         """Whether somebody must correct the problem."""
@@ -245,7 +255,7 @@ class Replica:
 
     def become_primary(self) -> None:
         """Use it no longer as a replica."""
-        self.problem, self.is_refused = "is the primary", False
+        self.problem, self.is_refused = IS_PRIMARY, False
         self.forget()
         self.checked_at = float("-inf")
         waiting, self._waiting = self._waiting, []
@@ -343,7 +353,7 @@ class Replication:
         self._on_new_primary = on_new_primary
         self._primary = _Probe(connect_to_primary, max_lag / 2)
         self._identity: Identity | None = None
-        self._positions = Positions(keep_seconds=4 * max_lag)
+        self._positions = Positions(resolution=max_lag / 20)
         self._seen_at = float("-inf")
         """When the primary last answered."""
         self._failing_since: float | None = None
@@ -563,7 +573,7 @@ class Replication:
         now = time.monotonic()
         found = []
         for each in self._replicas.values():
-            if each.removed_at is not None or each.problem == "is the primary":
+            if each.removed_at is not None or each.problem in {IS_PRIMARY, UNCHECKED}:
                 continue
             if each.problem is not None:
                 found.append(f"The replica {each.name} {each.problem}")
@@ -572,10 +582,12 @@ class Replication:
         return found
 
     def lags(self) -> dict[str, float]:
-        """Return by how many seconds each replica that answers is behind."""
+        """Return by how many seconds each replica is behind, also if it does not answer."""
         now = time.monotonic()
         return {
-            each.name: each.lag(now) for each in self._replicas.values() if each.is_reachable(now)
+            each.name: each.lag(now)
+            for each in self._replicas.values()
+            if each.removed_at is None and not each.is_refused and each.problem != IS_PRIMARY
         }
 
     def states(self) -> list[PoolState]:

@@ -7,12 +7,17 @@ DATABASE_MONITOR_PASSWORD, it also prepares a role for an exporter of metrics.
 
 import asyncpg
 from sqlalchemy import Connection, bindparam, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import String
 from sqlalchemy.util.concurrency import await_
 
 from app.core.config import SetupError
 from app.core.errors import ServiceUnavailable
+from app.core.logging import get_logger
 from app.db.connecting import connect_to, refused_setting
+from app.db.failures import sqlstate
+
+logger = get_logger(__name__)
 
 MONITOR = "pressroom_monitor"
 """The role that reads the statistics of PostgreSQL, and no rows."""
@@ -62,6 +67,54 @@ _MAY_GRANT = text(
     FROM pg_roles WHERE rolname = current_user
     """
 )
+
+
+_OF_ROLE = text(
+    """
+    SELECT coalesce(setconfig, '{}') FROM pg_roles
+    LEFT JOIN pg_db_role_setting ON setrole = pg_roles.oid AND setdatabase = 0
+    WHERE rolname = :role
+    """
+).bindparams(_ROLE)
+_SET = text("SELECT format('ALTER ROLE %I SET %I = %L', :role, :name, :value)").bindparams(
+    _ROLE, bindparam("name", type_=String), bindparam("value", type_=String)
+)
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
+def parameters_of_sessions(statement_timeout: float) -> dict[str, str]:
+    """Return parameters of PostgreSQL for the sessions of the application.
+
+    `statement_timeout` is in seconds.
+    """
+    timeout_ms = int(statement_timeout * 1000)
+    return {
+        "statement_timeout": str(timeout_ms),
+        "idle_in_transaction_session_timeout": str(timeout_ms * 2),
+        "jit": "off",
+    }
+
+
+def prepare_sessions(connection: Connection, *, url: str, statement_timeout: float) -> None:
+    """Store the parameters of sessions for the role of `url`: a pooler does not pass them on.
+
+    Without the privilege, there is a warning.
+    """
+    role = make_url(url).username
+    wanted = parameters_of_sessions(statement_timeout)
+    current = set(connection.scalar(_OF_ROLE, {"role": role}) or ())
+    try:
+        for name, value in wanted.items():
+            if f"{name}={value}" not in current:
+                statement = connection.scalar(_SET, {"role": role, "name": name, "value": value})
+                connection.exec_driver_sql(str(statement))
+        connection.commit()
+    except DBAPIError as error:
+        connection.rollback()
+        if sqlstate(error.orig) != INSUFFICIENT_PRIVILEGE:
+            raise
+        needed = ", ".join(f"{name} = {value}" for name, value in wanted.items())
+        logger.warning(f"an administrator must set for the role {role}: {needed}")
 
 
 def prepare(connection: Connection, *, url: str) -> None:

@@ -78,12 +78,15 @@ class Database:
         dispose: Callable[[], Awaitable[None]] | None = None,
         pool_states: Callable[[], Mapping[str, PoolState]] = dict,
         replication: Replication | None = None,
+        connections_of_host: int = 0,
     ) -> None:
         self.reader = reader
         self.primary = primary or reader
         """Executes single statements on the primary, also those that write."""
         self.replication = replication
         """What is known of other servers; None with one server."""
+        self.connections_of_host = connections_of_host
+        """How many connections to the primary the processes of a host may open."""
         self._sessions = sessions
         self._connect_to_primary = connect_to_primary
         self._hold_lock = hold_lock
@@ -127,6 +130,7 @@ class Database:
             dispose=dispose,
             pool_states=pool_states,
             replication=replication,
+            connections_of_host=connections.per_process * (settings.web_concurrency or 1),
         )
 
     @property
@@ -156,7 +160,7 @@ class Database:
         """Yield a session; commit when the block ends, roll back when it raises.
 
         `log` gets the lines in `session.info[COMMIT_LOG]` after the commit. The block ends when
-        replicas have the commit, or what an error of the catalogue tells about.
+        replicas have the commit, or what an exception tells about.
         """
         try:
             with _database_errors():
@@ -169,7 +173,7 @@ class Database:
                     await session.commit()
         except ServiceUnavailable:
             raise
-        except PressroomError:
+        except Exception:
             await self.replicated()
             raise
         await self.replicated()

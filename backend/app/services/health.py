@@ -6,7 +6,8 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from app.core.errors import ServiceUnavailable
-from app.db.failures import is_disk_full
+from app.core.plurals import counted
+from app.db.failures import is_disk_full, sqlstate
 from app.db.revisions import head, is_known
 from app.db.session import Database
 from app.schemas.health import Readiness
@@ -15,7 +16,28 @@ DISK_FULL = "The disk of the database is full: reading goes on, and writing fail
 
 WRONG_PRIMARY = "DATABASE_URL leads to a replica, which accepts no writes: name the primary"
 
-_IS_REPLICA = text("SELECT pg_is_in_recovery()")
+PRIMARY_LOST = "The primary does not answer: reading goes on, and writing fails"
+NO_FREE_CONNECTION = (
+    "PostgreSQL has no free connection: lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise"
+    " max_connections"
+)
+NO_TIMEOUT = (
+    "Statements have no timeout, because a pooler does not pass it on: set DATABASE_DIRECT_URL, and"
+    " run `pressroom migrate`"
+)
+TOO_MANY_CONNECTIONS = "53300"
+
+_PRIMARY = text(
+    """
+    SELECT pg_is_in_recovery() AS is_replica,
+      current_setting('max_connections')::int - current_setting('reserved_connections')::int
+        - current_setting('superuser_reserved_connections')::int AS max_connections,
+      current_setting('statement_timeout') AS statement_timeout,
+      (SELECT count(DISTINCT coalesce(client_addr, '::1'))::int FROM pg_stat_activity
+        WHERE usename = current_user AND application_name LIKE 'pressroom%') AS hosts
+    """
+)
+"""Hosts of Pressroom are seen by the addresses of their connections."""
 _MIGRATED = text("SELECT to_regclass('alembic_version')")
 _REVISION = text("SELECT version_num FROM alembic_version")
 
@@ -64,32 +86,54 @@ async def check_readiness(database: Database) -> Readiness:
     """Check that the database responds and has the tables of this release.
 
     An unknown revision belongs to a newer release. Migrations are compatible with the running old
-    version, so old replicas stay in service during an upgrade.
+    version, so old processes stay in service during an upgrade.
 
-    A full disk of the database is a warning: reading goes on, and without any ready process it
-    would not. So are problems of replicas, because the primary serves reads in their place.
+    What stops only writing is a warning: a full disk of the database, or a lost primary while
+    replicas serve reads. Without any ready process, reading would end, too. Problems of replicas
+    are warnings, because the primary serves reads in their place.
 
     Raises ServiceUnavailable with the reason.
     """
-    async with database.autocommit() as primary:
-        if await primary.scalar(_IS_REPLICA):
-            raise ServiceUnavailable(WRONG_PRIMARY)
+    warnings = [DISK_FULL] if is_disk_full() else []
+    if database.replication is not None:
+        warnings += database.replication.problems()
+    try:
+        warnings += await _check_primary(database)
+    except ServiceUnavailable as error:
+        if sqlstate(error.__cause__) == TOO_MANY_CONNECTIONS:
+            raise ServiceUnavailable(NO_FREE_CONNECTION) from error
+        if database.replication is None or database.replication.last_resort() is None:
+            raise
+        warnings.append(PRIMARY_LOST)
     migrated = await database.reader.scalar(_MIGRATED)
     revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:
         raise ServiceUnavailable("The database is not migrated: run `pressroom migrate`")
     if revision == head():
-        return Readiness(revision=revision, ahead=False, warnings=_warnings(database))
+        return Readiness(revision=revision, ahead=False, warnings=warnings)
     if is_known(revision):
         raise ServiceUnavailable(
             f"The database is at revision {revision}, but this release needs {head()}:"
             " run `pressroom migrate`"
         )
-    return Readiness(revision=revision, ahead=True, warnings=_warnings(database))
+    return Readiness(revision=revision, ahead=True, warnings=warnings)
 
 
-def _warnings(database: Database) -> list[str]:
-    warnings = [DISK_FULL] if is_disk_full() else []
-    if database.replication is not None:
-        warnings += database.replication.problems()
+async def _check_primary(database: Database) -> list[str]:
+    """Check that the primary accepts writes; return warnings. Raises ServiceUnavailable."""
+    async with database.autocommit() as connection:
+        primary = (await connection.execute(_PRIMARY)).one()
+    if primary.is_replica:
+        raise ServiceUnavailable(WRONG_PRIMARY)
+    warnings = []
+    needed = primary.hosts * database.connections_of_host
+    if needed and primary.statement_timeout == "0":
+        warnings.append(NO_TIMEOUT)
+    if needed > primary.max_connections:
+        hosts = counted(primary.hosts, "host")
+        warnings.append(
+            f"{hosts} may open {needed} connections, but PostgreSQL accepts"
+            f" {primary.max_connections}: lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise"
+            " max_connections"
+        )
     return warnings

@@ -40,8 +40,10 @@ async def page_session(request: Request) -> PageIdentity | None:
     if not hasattr(request.state, "page_session"):
         cookie = request.cookies.get(SESSION_COOKIE)
         database = request.app.state.database
-        found = await page_sessions.find(database, cookie=cookie) if cookie else None
-        request.state.page_session = found
+        reads = request.method in {"GET", "HEAD"}
+        request.state.page_session = (
+            await page_sessions.find(database, cookie=cookie, reads=reads) if cookie else None
+        )
     session: PageIdentity | None = request.state.page_session
     return session
 

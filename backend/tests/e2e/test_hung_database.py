@@ -16,8 +16,6 @@ STATEMENT_SECONDS = 1
 SHORT_MARGIN = (
     "import app.db.connections as connections; connections.COMMAND_TIMEOUT_MARGIN_SECONDS = 1"
 )
-    "import app.db.connections as connections; connections.COMMAND_TIMEOUT_MARGIN_SECONDS = 1"
-)
 """The application gives up some seconds after PostgreSQL should have."""
 
 

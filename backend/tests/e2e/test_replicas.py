@@ -103,9 +103,8 @@ def create_and_change(site: Site, number: int) -> list[str]:
     changed = next(clients).patch(path, json=change, headers={**headers, "If-Match": tag})
     if changed.status_code != 200:
         wrong.append(f"{changed.status_code} with the tag just read")
-    for who in ({}, headers):
-        if next(clients).get(path, headers=who).json().get("content") != change["content"]:
-            wrong.append("the old version after PATCH")
+    contents = [next(clients).get(path, headers=who).json()["content"] for who in ({}, headers)]
+    wrong += ["the old version after PATCH" for each in contents if each != change["content"]]
     return wrong
 
 

@@ -1,15 +1,24 @@
 """Page sessions: opened by the sign-in page, and confirmed with a password."""
 
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity, PageIdentity, find_by_page_session, record_page_use
+from app.auth.identity import (
+    Client,
+    Identity,
+    PageIdentity,
+    find_by_page_session,
+    is_use_due,
+    record_page_use,
+)
 from app.auth.tokens import PageToken, page_fingerprint
 from app.core import clock
-from app.core.errors import InvalidToken
+from app.core.errors import InvalidToken, ServiceUnavailable
 from app.db.session import Database
 from app.models.accounts.session import UserSession
 from app.schemas.accounts.login import LoginForm
@@ -94,21 +103,32 @@ async def register(
     return await sessions.open_page_session(session, user_id=user.id, client=client)
 
 
-async def find(database: Database, *, cookie: str) -> PageIdentity | None:
-    """Return the user of a page session's cookie; None if the session has ended."""
+async def find(database: Database, *, cookie: str, reads: bool = False) -> PageIdentity | None:
+    """Return the user of a page session's cookie; None if the session has ended.
+
+    With `reads`, a replica is sufficient.
+    """
     token = PageToken.parse(cookie)
     if token is None:
         return None
-    hashed = page_fingerprint(token.secret)
-    async with database.autocommit() as connection:  # on the primary, because a replica may lag
-        try:
-            found = await find_by_page_session(
-                connection, session_id=token.session_id, fingerprint=hashed
-            )
-        except InvalidToken:
-            return None
-        if found is not None:
-            await record_page_use(connection, page=found)
+    of_token: dict[str, Any] = {
+        "session_id": token.session_id,
+        "fingerprint": page_fingerprint(token.secret),
+    }
+    try:
+        if reads and database.has_replicas:
+            found = await find_by_page_session(database.reader, **of_token)
+            if found is not None and is_use_due(found):
+                with suppress(ServiceUnavailable):  # without a primary, users still read
+                    async with database.autocommit() as connection:
+                        await record_page_use(connection, page=found)
+            return found
+        async with database.autocommit() as connection:
+            found = await find_by_page_session(connection, **of_token)
+            if found is not None:
+                await record_page_use(connection, page=found)
+    except InvalidToken:
+        return None
     return found
 
 

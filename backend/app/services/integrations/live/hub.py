@@ -265,6 +265,7 @@ class Live:
             batches = feed.batches
             found = await position.read(reader)
             if found:
+                await self.database.replicated()
                 audience = await feed.source.find_audience(reader, found, [subscription])
                 if messages := audience(subscription):
                     yield messages
@@ -429,6 +430,7 @@ class Live:
             if not found:
                 feed.passes, feed.cursor = feed.passes + 1, position.cursor
                 continue
+            await self.database.replicated()  # who hears of a change can read it
             subscriptions = [each for each in feed.subscriptions if each.is_live]
             feed.batches += 1
             audience = await feed.source.find_audience(reader, found, subscriptions)
