@@ -1,20 +1,9 @@
 #!/bin/bash
-# Starts Patroni as the member PATRONI_NAME.
+# Starts Patroni as the member PATRONI_NAME, once etcd answers.
 set -euo pipefail
 umask 077
 . /usr/local/lib/pressroom/environment.sh
-# Members register their address, not their name: Patroni remembers the addresses of names for ten minutes, and a new
-# container has another one. It is the address from which the container reaches etcd.
-until address=$(python3 -c 'import socket
-for name in "etcd-1", "etcd-2", "etcd-3":
-    try:
-        probe = socket.create_connection((name, 2379), timeout=2)
-    except OSError:
-        continue
-    print(probe.getsockname()[0])
-    break
-else:
-    raise SystemExit(1)'); do
+until address=$(python3 /usr/local/lib/pressroom/prepare.py); do
   sleep 0.2
 done
 export PATRONI_RESTAPI_CONNECT_ADDRESS=$address:8008
