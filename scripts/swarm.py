@@ -226,6 +226,33 @@ class Swarm:
         self.refresh()
         self.wait_until_complete()
 
+    def restore(self, moment: str, *, volume: str) -> None:
+        """Start a new stack with the database of a moment, from the volume of another Barman.
+
+        The stack needs the secrets of the other one. Its first member gets the files and ends the
+        recovery. The replicas copy it, and the backends start after `pressroom after-restore`.
+        Raises SmokeError.
+        """
+        first = f"{self.name}_patroni-1"
+        self.docker("volume", "create", "--label", f"{LABEL}={self.name}", first)
+        scripts = "/usr/local/lib/pressroom"
+        self.docker(
+            "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
+            "--tmpfs", "/tmp",  # noqa: S108 - in a container
+            "--tmpfs", "/var/run/postgresql:mode=1777",
+            "--volume", f"{volume}:/var/lib/barman", "--volume", f"{first}:/var/lib/postgresql",
+            f"{self.environment['IMAGES']}-barman:{self.environment.get('TAG') or '0.1.0'}",
+            "bash", "-c", f'{scripts}/restore.sh "$0" && {scripts}/complete.sh', moment,
+            seconds=3600,
+        )  # fmt: skip
+        alone = {"PATRONI_2_REPLICAS": "0", "PATRONI_3_REPLICAS": "0", "BACKEND_REPLICAS": "0"}
+        self.deploy(**alone, AFTER_RESTORE="1")
+        wait_for("the database is restored", lambda: "migrate" not in self.missing())
+        for name in (*alone, "AFTER_RESTORE"):
+            self.environment.pop(name)
+        self.deploy()
+        self.wait_until_complete()
+
     def down(self) -> None:
         """Remove the stack, its volumes and its secrets."""
         self.docker("stack", "rm", self.name)
@@ -254,7 +281,7 @@ def _is_complete(service: dict[str, Any], tasks: list[dict[str, Any]]) -> bool:
     mode, template = service["Spec"]["Mode"], service["Spec"]["TaskTemplate"]
     mine = [each for each in tasks if each["ServiceID"] == service["ID"]]
     if "ReplicatedJob" in mode:
-        iteration = service["JobStatus"]["JobIteration"]["Index"]
+        iteration = service["JobStatus"]["JobIteration"].get("Index")
         states = [
             each["Status"]["State"]
             for each in mine

@@ -15,6 +15,7 @@ from tests.edge.stack import ORIGIN, PRODUCTION
 from tests.processes import HOST, free_port, wait_until
 from tests.swarm.load import PREFIX, Load
 
+PURPOSE = "swarm"
 MEMBERS = ("patroni-1", "patroni-2", "patroni-3")
 SETTINGS = {name: PRODUCTION[name] for name in ("ENVIRONMENT", "ALLOWED_HOSTS")} | {
     "CORS_ORIGINS": ORIGIN,
@@ -38,9 +39,11 @@ class Cluster:
         from containers import project_name
         from swarm import Swarm
 
-        names = ("HTTP_PORT_1", "HTTP_PORT_2")
-        ports = {name: os.environ.get(name) or str(free_port()) for name in names}
-        name = os.environ.get("STACK_NAME") or project_name(purpose)
+        ports = {name: str(free_port()) for name in ("HTTP_PORT_1", "HTTP_PORT_2")}
+        name = project_name(purpose)
+        if purpose == PURPOSE and os.environ.get("STACK_NAME"):
+            name = os.environ["STACK_NAME"]
+            ports = {port: os.environ.get(port) or free for port, free in ports.items()}
         return cls(Swarm(name, {**SETTINGS, **ports, **settings}))
 
     @property

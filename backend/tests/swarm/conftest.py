@@ -14,7 +14,7 @@ import pytest
 from tests.edge.conftest import skip_reason
 from tests.edge.stack import register
 from tests.processes import HIGH_LIMITS
-from tests.swarm.cluster import Cluster
+from tests.swarm.cluster import PURPOSE, Cluster
 
 HERE = Path(__file__).parent
 
@@ -54,7 +54,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The running stack. With STACK_NAME, it has this name, and is kept."""
     settings = tmp_path_factory.mktemp("swarm") / "backend.env"
     settings.write_text(f"LIMITS={HIGH_LIMITS}\n")
-    cluster = Cluster.create("swarm", BACKEND_ENV_FILE=str(settings))
+    cluster = Cluster.create(PURPOSE, BACKEND_ENV_FILE=str(settings))
     try:
         cluster.swarm.up()
         yield cluster
