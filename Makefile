@@ -10,7 +10,7 @@ NO_TESTS := 5
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract clients clients-generate browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill clean
+.PHONY: help run test coverage contract clients clients-generate browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill swarm-up swarm-down swarm-test clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -127,6 +127,16 @@ releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (A
 
 restore-drill: ## Back up a stack under load, and restore it twice: the newest backup, and a moment; 2 minutes
 	@exec $(ANY_PYTHON) -u scripts/restore_drill.py
+
+swarm-up: ## Start the stack of deploy/swarm on this host: replicas of everything, on localhost:8080 and 8081
+	@exec $(ANY_PYTHON) -u scripts/swarm.py up
+
+swarm-down: ## Remove that stack with its data and secrets
+	@exec $(ANY_PYTHON) -u scripts/swarm.py down
+
+swarm-test: ## Kill, cut off, upgrade and restore parts of that stack under load (ARGS="-m core": failover only)
+	@scripts/venv dev
+	@cd backend && SWARM_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 -rs --durations=0 --durations-min=5 tests/swarm $(ARGS)
 
 # --- maintenance
 
