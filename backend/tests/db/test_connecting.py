@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -32,19 +33,19 @@ def address(database_url: str) -> tuple[str, int]:
 
 
 class TestSeveralHosts:
-    async def connect(self, url: str, address: tuple[str, int], *first: str, **options: str) -> str:
+    async def connect(self, url: str, address: tuple[str, int], *first: str, **options: Any) -> str:
         """Connect to one of the hosts; return the name of the database."""
         host, port = address
         of_database = make_url(url)
-        connection = await connect(
-            host=[*first, host],
-            port=[*(port for _ in first), port],
-            user=of_database.username,
-            password=of_database.password,
-            database=of_database.database,
-            timeout=2,
-            **options,
-        )
+        arguments: dict[str, Any] = {
+            "host": [*first, host],
+            "port": [*(port for _ in first), port],
+            "user": of_database.username,
+            "password": of_database.password,
+            "database": of_database.database,
+            "timeout": 2,
+        }
+        connection = await connect(**arguments, **options)
         try:
             return str(await connection.fetchval("SELECT current_database()"))
         finally:

@@ -4,9 +4,11 @@ The replica lags, stops and is promoted while two processes serve. Each request 
 process, without headers or cookies that name a position.
 """
 
+import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle
 from typing import NamedTuple
 
@@ -15,8 +17,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.postgres import ClusterMember, cluster, fetch
-from tests.processes import Api, Checkout, serving, wait_until
+from tests.postgres import ClusterMember, cluster, fetch, holding
+from tests.processes import GUNICORN, Api, Checkout, serving, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
@@ -185,3 +187,94 @@ def test_promoted_replica_takes_over(checkout: Checkout) -> None:
             assert next(clients).get(f"/articles/{article_id}").status_code == 200
         assert found.apis[0].client.get("/health/ready").status_code == 200
         assert "unhandled exception" not in found.apis[0].process.log
+
+
+@pytest.mark.parametrize(
+    ("is_new", "problem"),
+    [
+        (True, "belongs to another cluster or database than DATABASE_URL"),
+        (False, "is neither a replica nor the primary of DATABASE_URL"),
+    ],
+    ids=["another cluster", "a copy"],
+)
+def test_other_cluster_is_refused(checkout: Checkout, is_new: bool, problem: str) -> None:
+    with cluster(replicas=0) as [primary], cluster(replicas=0, is_new=is_new) as [other]:
+        settings = {"DATABASE_URL": primary.url, "DATABASE_READ_URL": other.url}
+        with serving(checkout, **settings) as api:
+            headers = api.bearer("first")
+            warning = wait_until(
+                lambda: api.client.get("/health/ready").json()["warnings"],
+                "the warning is shown",
+            )
+            name = f"127.0.0.1:{other.port}"
+            assert warning == [f"The replica {name} {problem}"]
+            wait_until(lambda: f"DATABASE_READ_URL: {name} {problem}" in api.process.log, "a log")
+            assert api.client.get("/auth/me", headers=headers).status_code == 200
+
+
+def test_replica_of_a_copy_is_refused(checkout: Checkout) -> None:
+    """It has the identifier of the cluster, and what only the copy has written."""
+    with cluster(replicas=0) as [primary], cluster(replicas=1) as [copy, replica]:
+        for _ in range(3):
+            copy.execute("SELECT pg_switch_wal()")
+            copy.execute("CREATE TABLE IF NOT EXISTS filler AS SELECT generate_series(1, 1000)")
+        settings = {"DATABASE_URL": primary.url, "DATABASE_READ_URL": replica.url}
+        with serving(checkout, **settings) as api:
+            problem = "is ahead of the primary: it belongs to another cluster"
+            warning = [f"The replica 127.0.0.1:{replica.port} {problem}"]
+            wait_until(
+                lambda: api.client.get("/health/ready").json()["warnings"] == warning,
+                "the warning is shown",
+            )
+
+
+def test_url_of_a_replica_is_no_primary(shared: Site, checkout: Checkout) -> None:
+    with serving(checkout, DATABASE_URL=shared.replica.url) as api:
+        ready = api.client.get("/health/ready")
+        assert ready.status_code == 503
+        assert "DATABASE_URL leads to a replica" in ready.json()["message"]
+
+
+def test_too_many_connections_are_a_warning(shared: Site, checkout: Checkout) -> None:
+    settings = {"DATABASE_URL": shared.primary.url, "DATABASE_POOL_SIZE": "30"}
+    with serving(checkout, GUNICORN, WEB_CONCURRENCY="2", **settings) as api:
+        [warning] = api.client.get("/health/ready").json()["warnings"]
+        assert warning.startswith("1 host may open 122 connections, but PostgreSQL accepts 97:")
+
+
+def test_full_server_is_named(checkout: Checkout) -> None:
+    with cluster(replicas=0) as [primary]:
+        primary.execute("ALTER SYSTEM SET max_connections = 20")
+        primary.stop()
+        primary.start()
+        with ExitStack() as stack:
+            with suppress(asyncpg.TooManyConnectionsError):
+                while True:
+                    stack.enter_context(holding(primary.url, "SELECT"))
+            api = stack.enter_context(serving(checkout, DATABASE_URL=primary.url))
+            ready = api.client.get("/health/ready")
+            assert ready.status_code == 503
+            assert "PostgreSQL has no free connection" in ready.json()["message"]
+
+
+def test_streams_tell_only_what_can_be_read(shared: Site) -> None:
+    """An event arrives when every process can read the article."""
+    wait_until_used(shared)
+    shared.replica.execute("SELECT pg_wal_replay_pause()")
+    try:
+        watching, reading = shared.apis[1].client, shared.apis[0].client
+        with watching.stream("GET", "/changes/stream", params={"topic": "changes"}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            new = {"title": "Told", "content": "Text.", "published": True}
+            with ThreadPoolExecutor(1) as threads:
+                created = threads.submit(
+                    reading.post, "/articles", json=new, headers=shared.headers
+                )
+                data = next(line for line in lines if line.startswith("data") and "told" in line)
+                slug = json.loads(data.removeprefix("data:"))["slug"]
+                for api in shared.apis:
+                    assert api.client.get(f"/articles/by-slug/{slug}").status_code == 200
+                assert created.result().status_code == 201
+    finally:
+        shared.replica.execute("SELECT pg_wal_replay_resume()")
