@@ -128,6 +128,9 @@ class Positions:
         self._last: list[float] = []
         """When each position was first and last seen."""
 
+    def __len__(self) -> int:
+        return len(self._positions)
+
     def clear(self) -> None:
         """Forget all: the history of another primary may differ."""
         for each in (self._positions, self._first, self._last):
