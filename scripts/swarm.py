@@ -151,9 +151,10 @@ class Swarm:
                 continue
             image = spec["TaskTemplate"]["ContainerSpec"]["Image"].partition("@")[0]
             running = self.containers(spec["Name"].removeprefix(f"{self.name}_"))
-            used = self.docker("container", "inspect", "--format", "{{.Image}}", *running).split()
+            # A task that is being replaced gets the new image anyway.
+            used = self.run("container", "inspect", "--format", "{{.Image}}", *running).stdout
             built = self.docker("image", "inspect", "--format", "{{.Id}}", image).strip()
-            if set(used) - {built}:
+            if set(used.split()) - {built}:
                 options = ("--force", "--no-resolve-image", "--quiet")
                 self.docker("service", "update", *options, spec["Name"], seconds=TIMEOUT_SECONDS)
 

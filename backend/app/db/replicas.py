@@ -26,7 +26,7 @@ import asyncpg
 
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
-from app.db.failures import DRIVER_ERRORS, QUERY_CANCELED, sqlstate
+from app.db.failures import DRIVER_ERRORS, QUERY_CANCELED, refusal_reason, sqlstate
 from app.db.pool import ConnectionPool, NoFreeConnection, PoolState, ReadPool
 from app.db.reading import Reader, Row
 
@@ -44,6 +44,8 @@ Commits do not wait for a replica that is further behind than that, or silent fo
 uses it: between two checks that are at most `max_lag / 2` apart, a fresh replica cannot fall so far
 behind.
 """
+REPEAT_SECONDS = 0.1
+"""The time between two attempts to read while there is no primary."""
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.001, 0.02
 """The time between two questions whether a replica has replayed a commit."""
 
@@ -628,17 +630,33 @@ class ReplicaReader(Reader):
     """Executes read statements on replicas, and on the primary if no replica is usable.
 
     A statement that fails with its connection is repeated elsewhere. So is one that a replica
-    cancels because of a conflict with the replay.
+    cancels because of a conflict with the replay. While a pooler does not reach a new primary yet,
+    a statement waits.
     """
 
     def __init__(
-        self, primary: ConnectionPool, replication: Replication, *, echo: bool = False
+        self, primary: ConnectionPool, replication: Replication, *, wait: float, echo: bool = False
     ) -> None:
-        """`primary` is a pool of the primary."""
+        """`primary` is a pool of the primary. `wait`: how many seconds to wait for a new one."""
         super().__init__(primary, echo=echo)
         self._replication = replication
+        self._wait = wait
 
     async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Sequence[Any]) -> list[Row]:
+        started = time.monotonic()
+        while True:
+            try:
+                return await self._fetch_somewhere(pool, sql, arguments)
+            except ServiceUnavailable as error:
+                waited = time.monotonic() - (self._replication.lost_since or started)
+                is_refused = refusal_reason(error.__cause__) is not None
+                if is_refused or not _is_repeatable(error) or waited > self._wait:
+                    raise
+            await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _fetch_somewhere(
+        self, pool: ConnectionPool, sql: str, arguments: Sequence[Any]
+    ) -> list[Row]:
         replication = self._replication
         usable = replication.usable()
         if usable is not None:

@@ -105,7 +105,12 @@ class Database:
         read_pool = connections.open_read_pool(connections.waiting(connections.connect_to_read))
         reader = Reader(read_pool, echo=settings.debug)
         if replication is not None and replication.has_replicas:
-            reader = ReplicaReader(read_pool, replication, echo=settings.debug)
+            reader = ReplicaReader(
+                read_pool,
+                replication,
+                wait=settings.database_failover_wait,
+                echo=settings.debug,
+            )
         engine = _create_engine(settings, connections)
 
         async def dispose() -> None:
