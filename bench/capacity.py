@@ -379,6 +379,7 @@ def tables(stored: Mapping[str, Any]) -> dict[str, str]:
     return {
         "conditions": "\n".join(f"- {name}: {each}" for name, each in stored["conditions"].items()),
         "costs": markdown_table(*_cost_table(costs)),
+        "others": markdown_table(*_other_table(costs)),
         "demand": markdown_table(*_demand_table(costs)),
         "bounds": markdown_table(*_bound_table(costs)),
         "lifetimes": markdown_table(*_lifetime_table(costs)),
@@ -405,6 +406,18 @@ def _cost_table(costs: model.Costs) -> Table:
         row("article, with a token", costs.signed_in_article),
         *(row(name, cost) for name, cost in costs.writes.items()),
     ]
+
+
+def _other_table(costs: model.Costs) -> Table:
+    rows = {
+        "nginx: a response from the cache": f"{costs.cached_ms:.3f} ms",
+        "nginx: a response of the backend, compressed": f"{costs.proxied_ms:.3f} ms",
+        "nginx: an image of 60 KB": f"{costs.file_ms:.3f} ms",
+        "a login": f"{costs.login_ms:.0f} ms",
+        "memory of a worker": f"{costs.worker_mb:.0f} MB",
+        "memory of a connection in PostgreSQL": f"{costs.connection_mb:.0f} MB",
+    }
+    return ["other costs", ""], [list(row) for row in rows.items()]
 
 
 def _demand_table(costs: model.Costs) -> Table:

@@ -139,7 +139,7 @@ class TestModel:
 
 @pytest.mark.parametrize(
     "name",
-    ["conditions", "costs", "demand", "bounds", "lifetimes", "waits", "points", "caches"],
+    ["conditions", "costs", "others", "demand", "bounds", "lifetimes", "waits", "points", "caches"],
 )
 def test_tables_of_the_page_are_those_of_the_stored_results(name: str) -> None:
     table = capacity.tables(model.read_stored())[name]
