@@ -44,8 +44,8 @@ def test_commands_of_the_page_print_what_it_shows(fresh_api: Api) -> None:
 
 def _create_key(url: str) -> str:
     """Return an API key of the page's user."""
-    password = "looms weave patterns"
-    form = {"username": "ada", "password": password}
+    password = "nanoseconds of wire"
+    form = {"username": "grace", "password": password}
     token = httpx.post(f"{url}/auth/login", data=form).json()["access_token"]
     new = {"name": "x", "scopes": ["articles:read", "articles:write"], "password": password}
     headers = {"Authorization": f"Bearer {token}"}

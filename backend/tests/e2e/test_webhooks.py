@@ -178,7 +178,7 @@ def test_commands_of_the_page(checkout: Checkout, server: postgres.Server, tmp_p
                 "PATH": f"{python}:{os.environ['PATH']}",
                 "API": api.url,
                 "TOKEN": api.bearer("ada")["Authorization"].removeprefix("Bearer "),
-                "PORT": str(free_port()),
+                "RECEIVER_PORT": str(free_port()),
             },
             capture_output=True,
             text=True,
