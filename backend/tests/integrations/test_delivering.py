@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 from standardwebhooks import WebhookVerificationError
 
 from app.core import clock
@@ -21,7 +21,7 @@ from app.core.enums import Role
 from app.db.session import Database
 from app.jobs.background import Job, run_jobs
 from app.jobs.housekeeping import delete_expired
-from app.models import Article, Mail, User, Webhook, WebhookAttempt, WebhookDelivery
+from app.models import Article, ArticleTag, Mail, User, Webhook, WebhookAttempt, WebhookDelivery
 from app.services.integrations import delivering
 from app.services.integrations.delivering import (
     CLAIM_DURATION,
@@ -184,6 +184,23 @@ class TestMessages:
         assert [kind for kind, _ in found] == ["article.published", "media.created"]
         assert found[0][1]["article"]["id"] == article.id
         assert found[1][1]["media"]["id"] == mine.id
+
+    async def test_article_that_leaves_a_filter(
+        self, database: Database, receiver: Receiver
+    ) -> None:
+        """A copy of the articles with a tag would keep it otherwise."""
+        author = await author_of(database)
+        await webhook_of(database, receiver.url, tag="frost")
+        article = await article_of(database, author, tags=["Frost"])
+        async with database.unit_of_work() as session:
+            await session.execute(delete(ArticleTag))
+            await session.execute(update(Article).values(version=Article.version + 1))
+        await edit(database, article, "Afterwards")
+        await deliver(database)
+        assert receiver.types == ["article.published", "article.updated"]
+        shown = receiver.messages[1].json["data"]["article"]
+        assert shown["tags"] == []
+        assert "former" not in shown
 
     async def test_demoted_administrator_gets_no_pending_events(
         self, database: Database, receiver: Receiver

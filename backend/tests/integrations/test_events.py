@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from app.core import clock
 from app.core.config import Settings
-from app.core.enums import CommentPolicy, CommentStatus, EventKind
+from app.core.enums import CommentPolicy, CommentStatus, EventKind, Role
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.main import create_app
@@ -132,6 +132,51 @@ class TestArticles:
         (deleted,) = await reading.new()
         assert deleted.kind == EventKind.ARTICLE_DELETED
         assert deleted.data["title"] == "Secret"
+
+    async def test_unpublished_article_does_not_show_its_new_tags(
+        self, client: httpx.AsyncClient, database: Database, reading: Reading
+    ) -> None:
+        author = await author_of(database)
+        article = await article_of(database, author, tags=["Frost"])
+        await reading.new()
+        response = await client.patch(
+            f"/articles/{article.id}",
+            json={"published": False, "tags": ["Layoffs"]},
+            headers=bearer(author),
+        )
+        assert response.status_code == 200, response.text
+        (unpublished,) = await reading.new()
+        assert unpublished.kind == EventKind.ARTICLE_UNPUBLISHED
+        assert unpublished.data["tags"] == ["Frost"]
+
+    async def test_former_tags_language_and_author(
+        self, client: httpx.AsyncClient, database: Database, reading: Reading
+    ) -> None:
+        """Filters of webhooks match what an article was before, too."""
+        author, admin = await author_of(database), await author_of(database, role=Role.ADMIN)
+        article = await article_of(database, author, tags=["Frost", "Apples"])
+        url, headers = f"/articles/{article.id}", bearer(author)
+        former = {"tags": ["Apples", "Frost"], "language": "en", "author_id": author.id}
+        await reading.new()
+
+        async def change(**fields: object) -> Any:
+            response = await client.patch(url, json=fields, headers=headers)
+            assert response.status_code == 200, response.text
+            (event,) = await reading.new()
+            assert event.kind == "article.updated"
+            return event.data.get("former")
+
+        assert await change(title="Other") is None
+        assert await change(tags=["Apples"], content="Without frost") == former
+        assert await change(content="Other words") is None
+        assert await change(language="de") == {**former, "tags": ["Apples"]}
+        assert await change(tags=[]) == {**former, "tags": ["Apples"], "language": "de"}
+        assert await change(tags=["Frost"]) == {**former, "tags": [], "language": "de"}
+        renamed = await client.put("/tags/frost", json={"name": "Ice"}, headers=bearer(admin))
+        assert renamed.status_code == 200, renamed.text
+        (event,) = await reading.new()
+        assert event.data["tags"] == ["Ice"]
+        assert event.data["former"]["tags"] == ["Frost"]
 
     async def test_drafts_have_no_events(
         self, client: httpx.AsyncClient, database: Database, reading: Reading

@@ -166,7 +166,7 @@ async def test_payloads_of_presence_are_short(server: LiveServer) -> None:
         for article_id in range(2**62, 2**62 + 5):
             abort: Any = None
             socket_ = connections.Connection("socket", None, encode=abort, abort=abort)
-            presence.set_editing(socket_, user, article_id)  # type: ignore[arg-type]  # id and name
+            presence.set_editing(socket_, user, article_id, author_id=1)  # type: ignore[arg-type]  # id and name
     said = list(presence._payloads(range(2**62, 2**62 + 5), asks=True))
     assert len(said) == 5
     assert max(map(len, said)) < 8000

@@ -5,12 +5,14 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from app.auth.security import create_access_token
 from app.core.enums import CommentStatus, Role
+from app.models import User
 from app.routers.integrations import live as live_router
 from tests.factories import api_key, bearer, create_comment, create_session
 from tests.integrations.streaming import LiveServer
@@ -86,6 +88,22 @@ async def test_presence_is_only_for_those_who_may_change_the_article(server: Liv
         answer = await socket.ask(type="edit", editing=True, article_id=article.id)
         assert answer["code"] == "insufficient_scope"
     assert not server.live.presence.editors(article.id)
+
+
+async def test_demoted_editor_no_longer_edits_articles_of_others(server: LiveServer) -> None:
+    author, editor = await new_user(server), await new_user(server, role=Role.EDITOR)
+    draft, own = [await new_article(server, each, published=False) for each in (author, editor)]
+    async with server.socket(bearer(author)) as first, server.socket(bearer(editor)) as second:
+        for article in (draft, own):
+            await second.ask(type="edit", article_id=article.id, editing=True)
+            await second.ask(type="subscribe", topic="presence", article_id=article.id)
+        await first.send(type="subscribe", topic="presence", article_id=draft.id)
+        assert len((await first.until("presence"))["editors"]) == 1
+        async with server.database.unit_of_work() as session:
+            demoted = update(User).where(User.id == editor.id).values(role=Role.AUTHOR)
+            await session.execute(demoted)
+        assert (await first.until("presence"))["editors"] == []
+        assert len(server.live.presence.editors(own.id)) == 1
 
 
 async def test_subscription_to_another_users_draft_is_refused(server: LiveServer) -> None:

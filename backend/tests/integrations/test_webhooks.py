@@ -285,6 +285,25 @@ class TestEvents:
         webhook = Webhook(**{"events": ["article.published"], **filters})
         assert is_wanted(webhook, event) is wanted
 
+    @pytest.mark.parametrize(
+        ("filters", "wanted"),
+        [
+            ({"tag": "Frost"}, True),
+            ({"tag": "Snow"}, True),
+            ({"tag": "Apples"}, False),
+            ({"tag": "Frost", "author_id": 7}, True),
+            ({"tag": "Snow", "author_id": 8}, True),
+            ({"tag": "Snow", "author_id": 7}, False),
+        ],
+    )
+    def test_change_passes_filters_of_before_or_after(
+        self, filters: dict[str, Any], *, wanted: bool
+    ) -> None:
+        former = {"tags": ["Frost"], "author_id": 7, "language": "de"}
+        data = {"tags": ["Snow"], "author_id": 8, "language": "de", "former": former}
+        event = Event(kind=EventKind.ARTICLE_UPDATED.value, data=data)
+        assert is_wanted(Webhook(events=["article.updated"], **filters), event) is wanted
+
     def test_events_without_the_property_pass_no_filter(self) -> None:
         event = Event(kind="media.created", user_id=7, data={"bytes": 1})
         for filters in ({"tag": "Frost"}, {"author_id": 7}, {"language": "de"}):

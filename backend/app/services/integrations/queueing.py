@@ -4,7 +4,7 @@ The deliveries and the new position are written in one transaction, so each even
 Processes share the subscriptions by row locks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, func, insert, select, tuple_
@@ -106,11 +106,19 @@ def may_see(event: Any, *, user_id: int, role: Role) -> bool:
 
 
 def is_wanted(webhook: Webhook, event: Any) -> bool:
-    """Return whether an event is of a subscribed kind, and passes the filters."""
+    """Return whether an event is of a subscribed kind, and passes the filters.
+
+    A change also passes if the article matched them before: its receiver may have a copy.
+    """
     data = event.data
+    return event.kind in webhook.events and (
+        _matches(webhook, data) or ("former" in data and _matches(webhook, data["former"]))
+    )
+
+
+def _matches(webhook: Webhook, data: Mapping[str, Any]) -> bool:
     return (
-        event.kind in webhook.events
-        and (webhook.author_id is None or webhook.author_id == data.get("author_id"))
+        (webhook.author_id is None or webhook.author_id == data.get("author_id"))
         and (webhook.language is None or webhook.language == data.get("language"))
         and (
             webhook.tag is None

@@ -12,6 +12,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from app.auth.identity import Identity, find_valid
@@ -319,10 +320,12 @@ class Live:
         """Return of how many articles a socket sees the editors."""
         return sum(connection in found for found in self._watching.values())
 
-    def set_editing(self, connection: Connection, article_id: int, *, editing: bool) -> None:
-        """Note whether a user has an article open in a socket."""
-        if connection.identity is not None and editing:
-            self.presence.set_editing(connection, connection.identity, article_id)
+    def set_editing(self, connection: Connection, article_id: int, *, owner_id: int | None) -> None:
+        """Note that a user has an article of `owner_id` open in a socket; None: no longer."""
+        if connection.identity is not None and owner_id is not None:
+            self.presence.set_editing(
+                connection, connection.identity, article_id, author_id=owner_id
+            )
         else:
             self.presence.unset_editing(connection, article_id)
         self._wake.set()
@@ -478,6 +481,7 @@ class Live:
                 connection.close(closing_for(TokenRevoked(), "session_ended"))
             elif found != connection.identity:
                 connection.identity = found
+                self.presence.check(connection, partial(_may_edit, found))
 
     def _send_presence(self) -> None:
         changed, self.presence.changed = self.presence.changed, set()
@@ -508,6 +512,10 @@ class Live:
         lost = self._lost_at if self._connections else None
         gap = 0.0 if lost is None else asyncio.get_running_loop().time() - lost
         recorder.set("pressroom_live_listen_gap_seconds", gap)
+
+
+def _may_edit(viewer: Identity, author_id: int) -> bool:
+    return may(viewer, Action.CHANGE_ARTICLE, owner_id=author_id)
 
 
 def closing_for(error: PressroomError, name: str = "error") -> Closing:

@@ -5,7 +5,7 @@ process said is forgotten when it is silent for EXPIRY_SECONDS (decision 0066).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -40,6 +40,13 @@ def message(article_id: int, editors: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps({"type": "presence", "article_id": article_id, "editors": editors})
 
 
+class _Editing(NamedTuple):
+    """An editor in a socket of this process, and the author of the article."""
+
+    editor: Editor
+    author_id: int
+
+
 class _Process(NamedTuple):
     """What another process said, and when it is forgotten."""
 
@@ -52,7 +59,7 @@ class Presence:
 
     def __init__(self) -> None:
         self._process = uuid4().hex
-        self._local: dict[int, dict[Connection, Editor]] = {}
+        self._local: dict[int, dict[Connection, _Editing]] = {}
         self._others: dict[str, _Process] = {}
         self._unsaid: set[int] = set()
         self._asks = True
@@ -60,10 +67,13 @@ class Presence:
         self.changed: set[int] = set()
         """Articles whose editors have changed since the hub looked."""
 
-    def set_editing(self, connection: Connection, identity: Identity, article_id: int) -> None:
-        """Note that a user has an article open."""
+    def set_editing(
+        self, connection: Connection, identity: Identity, article_id: int, *, author_id: int
+    ) -> None:
+        """Note that a user has an article of `author_id` open."""
         editor = Editor(identity.id, identity.username, clock.now().isoformat())
-        self._local.setdefault(article_id, {}).setdefault(connection, editor)
+        editors = self._local.setdefault(article_id, {})
+        editors.setdefault(connection, _Editing(editor, author_id))
         self._note(article_id)
 
     def unset_editing(self, connection: Connection, article_id: int) -> None:
@@ -79,13 +89,22 @@ class Presence:
         for article_id in [each for each, found in self._local.items() if connection in found]:
             self.unset_editing(connection, article_id)
 
+    def check(self, connection: Connection, may_edit: Callable[[int], bool]) -> None:
+        """Forget the articles in a socket that its user may no longer edit.
+
+        `may_edit` gets the id of an author.
+        """
+        for article_id, found in list(self._local.items()):
+            if connection in found and not may_edit(found[connection].author_id):
+                self.unset_editing(connection, article_id)
+
     def edited_by(self, connection: Connection) -> int:
         """Return how many articles are open in a socket."""
         return sum(connection in found for found in self._local.values())
 
     def editors(self, article_id: int) -> list[Mapping[str, Any]]:
         """Return the editors of an article: each user once, the earliest first."""
-        found = list(self._local.get(article_id, {}).values())
+        found = self._here(article_id)
         for process in self._others.values():
             found += process.articles.get(article_id, ())
         unique: dict[int, Editor] = {}
@@ -144,7 +163,7 @@ class Presence:
         articles: dict[int, list[Editor]] = {}
         size = 0
         for article_id in article_ids:
-            editors = list(self._local.get(article_id, {}).values())[:MAX_EDITORS]
+            editors = self._here(article_id)[:MAX_EDITORS]
             size += len(json.dumps(editors)) + 30
             if articles and size > MAX_PAYLOAD_BYTES:
                 yield self._payload(articles, asks=asks)
@@ -155,6 +174,9 @@ class Presence:
 
     def _payload(self, articles: Mapping[int, list[Editor]], *, asks: bool) -> str:
         return json.dumps({"process": self._process, "asks": asks, "articles": articles})
+
+    def _here(self, article_id: int) -> list[Editor]:
+        return [each.editor for each in self._local.get(article_id, {}).values()]
 
     def _note(self, article_id: int) -> None:
         self._unsaid.add(article_id)
