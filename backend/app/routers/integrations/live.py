@@ -197,13 +197,13 @@ class _Socket:
                 await self._subscribe(command)
             case Unsubscribe():
                 self._unsubscribe(command.topic, command.article_id)
-            case Edit():
-                owner_id = None
-                if command.editing:
-                    owner_id = await self._editable(command.article_id)
-                    if self._live.presence.edited_by(self._connection) >= MAX_SUBSCRIPTIONS:
-                        raise TooManyAtOnce(_TOO_MANY)
+            case Edit(editing=True):
+                owner_id = await self._editable(command.article_id)
+                if self._live.presence.edited_by(self._connection) >= MAX_SUBSCRIPTIONS:
+                    raise TooManyAtOnce(_TOO_MANY)
                 self._live.set_editing(self._connection, command.article_id, owner_id=owner_id)
+            case Edit():
+                self._live.set_editing(self._connection, command.article_id, owner_id=None)
 
     async def _editable(self, article_id: int) -> int:
         """Return the author of an article that the user may edit here."""
