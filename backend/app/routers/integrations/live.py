@@ -198,12 +198,12 @@ class _Socket:
             case Unsubscribe():
                 self._unsubscribe(command.topic, command.article_id)
             case Edit():
-                owner_id = None
+                author_id: int | None = None
                 if command.editing:
-                    owner_id = await self._editable(command.article_id)
+                    author_id = await self._editable(command.article_id)
                     if self._live.presence.edited_by(self._connection) >= MAX_SUBSCRIPTIONS:
                         raise TooManyAtOnce(_TOO_MANY)
-                self._live.set_editing(self._connection, command.article_id, owner_id=owner_id)
+                self._live.set_editing(self._connection, command.article_id, owner_id=author_id)
 
     async def _editable(self, article_id: int) -> int:
         """Return the author of an article that the user may edit here."""
