@@ -29,6 +29,8 @@ from app.services import audit
 from app.services.audit import AuditAction
 
 REFRESH_SECONDS = 1.0
+CLOCK_READS = 3
+"""How often the clock of the primary is read before requests. The first one opens a connection."""
 
 
 class _Row(NamedTuple):
@@ -93,8 +95,8 @@ def _record(session: AsyncSession, action: AuditAction, actor: Identity) -> None
     audit.record(session, action, actor_id=actor.id, subject="installation", subject_id=1)
 
 
-async def refresh(database: Database, state: MaintenanceState) -> None:
-    """Read the mode from the primary, and follow its clock.
+async def refresh(database: Database, state: MaintenanceState) -> bool:
+    """Read the mode from the primary, and follow its clock. Return whether that was possible.
 
     Without the database, and before its migrations, both stay as they are.
     """
@@ -102,15 +104,18 @@ async def refresh(database: Database, state: MaintenanceState) -> None:
     try:
         row = await _read(database)
     except (PressroomError, ProgrammingError):
-        return
+        return False
     clock.follow(row.now, sent=sent, received=clock.system_now())
     state.set(row.message, row.since)
+    return True
 
 
 @asynccontextmanager
 async def following(database: Database, state: MaintenanceState) -> AsyncIterator[None]:
     """Keep `state` and the clock up to date while the block runs."""
-    await refresh(database, state)
+    for _ in range(CLOCK_READS):
+        if not await refresh(database, state):
+            break
     task = asyncio.create_task(_follow(database, state), name="maintenance")
     try:
         yield
