@@ -5,14 +5,12 @@ import json
 import platform
 import shutil
 import ssl
-import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from email.utils import parseaddr
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -30,7 +28,7 @@ from app.core.plurals import counted
 from app.db.failures import is_disk_full
 from app.db.session import Database
 from app.services import health, outbox
-from app.services.media.storage import new_folder, open_storage
+from app.services.media.storage import BUCKET_ADVICE, open_storage, verify
 from app.services.server_health import MAX_CLOCK_SKEW_SECONDS
 from app.services.space import MIN_FREE_FRACTION, min_free_bytes
 
@@ -302,25 +300,14 @@ async def check_storage(settings: Settings) -> AsyncIterator[Finding]:
         f"the bucket {settings.s3_bucket}" if settings.s3_bucket else str(storage.incoming.parent)
     )
     advice = (
-        "check S3_BUCKET, S3_ENDPOINT_URL and the keys"
+        BUCKET_ADVICE
         if settings.s3_bucket
         else "the folder must be writable for this user, and have free space"
     )
-    folder = new_folder()
     try:
-        storage.incoming.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=storage.incoming) as upload:
-            files = Path(upload) / "doctor"
-            files.mkdir()
-            (files / "doctor.png").write_bytes(b"doctor")
-            await storage.put(folder, files)
-        stored = await storage.size(folder, "doctor.png")
-        await storage.delete(folder)
+        await verify(storage)
     except OSError as error:
         yield problem("storage", f"{where} does not work: {error}", advice)
-        return
-    if stored is None:
-        yield problem("storage", f"{where} loses files", advice)
     else:
         yield ok("storage", f"{where} stores and deletes files")
 

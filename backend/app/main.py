@@ -71,7 +71,7 @@ from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
 from app.services.integrations.live.hub import Live
 from app.services.job_runs import RequestedRuns
-from app.services.media.storage import open_storage
+from app.services.media.storage import open_storage, verified
 from app.web import application as pages
 from app.web import assets
 
@@ -174,6 +174,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             async with (
                 measured(database),
                 maintenance.following(database, state),
+                verified(app.state.storage, settings.s3_bucket),
                 run_jobs(jobs, app.state.jobs, database=database, wait=state.wait_for_end),
                 app.state.live.serving(database),
             ):

@@ -1,5 +1,6 @@
 """Media storage in a bucket, with a local S3-compatible server."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from app.core.config import Settings
 from app.db.session import Database
 from app.jobs.media import clean_up_media
 from app.services.media.bucket import BucketStorage
-from app.services.media.storage import Storage, new_folder, open_storage
-from tests.buckets import new_bucket, s3_server
+from app.services.media.storage import Storage, new_folder, open_storage, verified
+from tests.buckets import new_bucket, refusing, s3_server
 from tests.factories import bearer, create_user
 from tests.images import image_bytes, opened
 
@@ -160,3 +161,35 @@ def test_incomplete_bucket_settings_are_rejected_in_production(
         Settings(**production, **settings_subset)
     Settings(**{**production, "s3_bucket": "b", **KEYS})
     Settings(**production, s3_bucket="b")  # credentials from the machine's role
+
+
+async def report_of(storage: Storage, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what is logged about the bucket at the start."""
+    async with verified(storage, "images"):
+        await asyncio.gather(*(each for each in asyncio.all_tasks() if each.get_name() == "bucket"))
+    return [each.getMessage() for each in caplog.records if each.name.startswith("app.")]
+
+
+async def test_bucket_without_rights_is_reported_at_the_start(
+    settings: Settings,
+    server: str,
+    bucket: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changes = {"s3_bucket": "images", "media_dir": tmp_path, **KEYS}
+    with refusing(server, after=0) as endpoint:
+        storage = open_storage(settings.model_copy(update={**changes, "s3_endpoint_url": endpoint}))
+        (message,) = await report_of(storage, caplog)
+    assert (
+        "the bucket images does not work: the bucket failed: PermissionDeniedError;"
+        " check S3_BUCKET, S3_ENDPOINT_URL and the keys"
+    ) in message
+    assert files_in(tmp_path) == []
+
+
+async def test_usable_bucket_is_not_reported(
+    storage: Storage, bucket: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await report_of(storage, caplog) == []
+    assert names(bucket) == []

@@ -11,15 +11,21 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from app.core.config import Settings
+from app.core.logging import get_logger
 from app.models.media import FOLDER_PATTERN
 from app.services.media.bucket import BucketStorage
 from app.services.media.formats import CONTENT_TYPES
+
+logger = get_logger(__name__)
+
+BUCKET_ADVICE = "check S3_BUCKET, S3_ENDPOINT_URL and the keys"
 
 _FOLDER = re.compile(FOLDER_PATTERN)
 _NAME = re.compile(rf"[a-z0-9]{{1,20}}\.(?:{'|'.join(CONTENT_TYPES)})")
@@ -207,3 +213,37 @@ def is_folder(name: str) -> bool:
 def is_media_file(folder: str, name: str) -> bool:
     """Return whether these are valid folder and file names. Nothing else is ever opened."""
     return is_folder(folder) and _NAME.fullmatch(name) is not None
+
+
+async def verify(storage: Storage) -> None:
+    """Store, find and delete a file. Raises OSError if that is not possible."""
+    folder = new_folder()
+    storage.incoming.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=storage.incoming) as upload:
+        files = Path(upload) / "test"
+        files.mkdir()
+        (files / "test.png").write_bytes(b"test")
+        await storage.put(folder, files)
+    stored = await storage.size(folder, "test.png")
+    await storage.delete(folder)
+    if stored is None:
+        raise OSError("a stored file was not found")
+
+
+@asynccontextmanager
+async def verified(storage: Storage, bucket: str | None) -> AsyncIterator[None]:
+    """Log at the start of the block if the bucket cannot be used. The block does not wait."""
+
+    async def report() -> None:
+        try:
+            await verify(storage)
+        except OSError as error:
+            logger.warning(f"the bucket {bucket} does not work: {error}; {BUCKET_ADVICE}")
+
+    task = None if bucket is None else asyncio.create_task(report(), name="bucket")
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
