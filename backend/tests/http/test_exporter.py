@@ -107,7 +107,8 @@ async def test_late_deliveries_and_events_are_measured(own_database: str) -> Non
         states = ("working", "failing", "disabled", "inactive")
         assert [found["pressroom_webhooks", (state,)] for state in states] == [2, 1, 1, 1]
         assert found["pressroom_outbox_oldest_age_seconds", ("webhook",)] == 0
-        assert found["pressroom_events_lag_seconds", ()] == 0
+        # Transactions of other databases of the server hold the events of the users back.
+        assert found["pressroom_events_lag_seconds", ()] < 60
 
         await execute_all(deliver.format(8, "-1 minute", "id = 1"))
         await other.execute("BEGIN; SELECT pg_current_xact_id()")
@@ -120,7 +121,6 @@ async def test_late_deliveries_and_events_are_measured(own_database: str) -> Non
         assert 60 <= found["pressroom_events_lag_seconds", ()] < 3600
 
         await other.close()
-        # Transactions of other databases of the server hold events back, too.
         async with asyncio.timeout(DEADLINE):
             while (await values(client))["pressroom_events_lag_seconds", ()]:
                 pass
