@@ -48,7 +48,7 @@ SESSIONS_CHANNEL = "pressroom_sessions"
 """The channel whose payload is the id of a user whose sessions, keys or role have changed."""
 POLL_SECONDS = 2.0
 """How often new rows are looked for without a notification."""
-SECONDS_PER_SUBSCRIBER = 0.0004
+SECONDS_PER_SUBSCRIBER = 0.0005
 MIN_INTERVAL, MAX_INTERVAL = 0.02, 1.0
 """The time of a batch. It grows with the subscribers, so that requests have their turn."""
 SLICE = 10
