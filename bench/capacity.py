@@ -1,7 +1,7 @@
 # ruff: noqa: T201 - a script: it prints to the terminal
 """Measure what requests cost, compare the queueing model with a loaded worker, and derive tables.
 
-    make bench ARGS=capacity             two minutes; writes capacity.json and docs/scaling.md
+    make bench ARGS=capacity             four minutes; writes capacity.json and docs/scaling.md
     make bench ARGS="capacity --tables"  writes the tables of docs/scaling.md again
 
 The processor time of PostgreSQL is that of all its processes, so it must run on this machine.

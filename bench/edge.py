@@ -58,7 +58,7 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
         (folder / "snippets").mkdir()
         for snippet in (NGINX_DIR / "snippets").iterdir():
             (folder / "snippets" / snippet.name).write_text(_substituted(snippet.read_text()))
-        (conf / "edge.conf").write_text(_rendered(backend.port, edge_port))
+        (conf / "edge.conf").write_text(rendered(backend.port, edge_port))
         (conf / "hosts.inc").write_text("server_name ~^;\n")
         (conf / "origins.inc").touch()
         (conf / "files.conf").write_text(FILE_SERVER.format(host=HOST, port=files_port))
@@ -90,6 +90,8 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
 
 
 SETTINGS: Final = {
+    "BACKEND_DOMAIN": "",
+    "RESOLVER": HOST,
     "TRUSTED_PROXY": "unix:",
     "EDGE_REQUESTS_PER_SECOND": UNLIMITED,
     "EDGE_ATTEMPTS_PER_MINUTE": UNLIMITED,
@@ -106,15 +108,15 @@ SETTINGS: Final = {
 """Instead of the environment of the image `nginx-config`."""
 
 
-def _rendered(backend_port: int, port: int) -> str:
+def rendered(backend_port: int, port: int) -> str:
     """Return the rendered template. Raises BenchError if an expected line is missing."""
     text = _substituted((NGINX_DIR / "templates" / "edge.conf.template").read_text())
     replacements = {
-        "    resolver ${RESOLVER} valid=1s ipv6=off;\n": "",
-        "server ready-backend${BACKEND_DOMAIN}:8000 resolve max_fails=2 fail_timeout=5s;": (
+        f"    resolver {HOST} valid=1s ipv6=off;\n": "",
+        "server ready-backend:8000 resolve max_fails=2 fail_timeout=5s;": (
             f"server {HOST}:{backend_port} max_fails=2 fail_timeout=5s;"
         ),
-        "    server backend${BACKEND_DOMAIN}:8000 resolve backup max_fails=0;\n": "",
+        "    server backend:8000 resolve backup max_fails=0;\n": "",
         "listen 80 default_server;": f"listen {HOST}:{port} default_server;",
         "listen 80;": f"listen {HOST}:{port};",
     }

@@ -1,4 +1,7 @@
-"""The capacity model: known results of queueing theory, and the tables of docs/scaling.md."""
+"""The capacity model: known results of queueing theory, and the tables of docs/scaling.md.
+
+The nginx of the benchmarks belongs to it.
+"""
 
 import math
 import sys
@@ -14,6 +17,7 @@ if not (PROJECT_DIR / "bench").exists():
 sys.path.insert(0, str(PROJECT_DIR / "bench"))  # bench/ is not a package
 
 import capacity  # noqa: E402 - after the path
+import edge  # noqa: E402 - after the path
 import model  # noqa: E402 - after the path
 import queueing  # noqa: E402 - after the path
 from queueing import Interruptions, Pool, Step, Work  # noqa: E402 - after the path
@@ -146,3 +150,10 @@ def test_tables_of_the_page_are_those_of_the_stored_results(name: str) -> None:
     assert f"<!-- {name} -->\n{table}\n<!-- end of {name} -->" in capacity.PAGE.read_text(), (
         'run `make bench ARGS="capacity --tables"`'
     )
+
+
+def test_configuration_of_nginx_is_rendered() -> None:
+    """A new setting of nginx needs a value in bench/edge.py."""
+    rendered = edge.rendered(8000, 8080)
+    assert "server 127.0.0.1:8000 max_fails=2" in rendered
+    assert "listen 127.0.0.1:8080;" in rendered
