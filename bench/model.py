@@ -269,11 +269,6 @@ class Layout:
     """Hosts of PostgreSQL that serve reads, beside the primary."""
     connections: int
 
-    @property
-    def needs_pooler(self) -> bool:
-        """Return whether the backend would open too many connections."""
-        return self.connections > MAX_CONNECTIONS
-
 
 def layout(views: float, costs: Costs, host: Host = HOST) -> Layout:
     """Return how many hosts of each kind the traffic needs, if each kind has its own."""

@@ -6,7 +6,6 @@ The alias that a route uses determines the scope that an API key needs. For exam
 
 import ipaddress
 from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Annotated, Any, Protocol
 
@@ -16,13 +15,14 @@ from fastapi.security.base import SecurityBase
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import (
+    ApiKeyIdentity,
     Client,
     Identity,
     IPAddress,
     find_by_api_key,
     find_by_session,
-    is_use_due,
-    record_key_use,
+    record_use,
+    record_use_on_primary,
     share_account,
 )
 from app.auth.security import read_access_token
@@ -32,7 +32,6 @@ from app.core.errors import (
     InsufficientScope,
     InvalidToken,
     NotAuthenticated,
-    ServiceUnavailable,
     SessionRequired,
     TokenExpired,
     TokenRevoked,
@@ -200,38 +199,38 @@ async def _by_api_key(token: str, database: Database, needed: Sequence[str] | No
     The queries run on the primary, which has the newest keys, and in autocommit mode. They run
     before the request locks any row.
     """
-    if not is_api_key(token):
-        raise InvalidToken
+    hashed = _fingerprint(token)
     async with database.autocommit() as connection:
-        key = await find_by_api_key(connection, fingerprint=fingerprint(token))
-        if key is None:
-            raise InvalidToken
-        _require_scopes(key.identity, needed)
-        await record_key_use(connection, key=key)
+        key = await _read_key(hashed, connection, needed)
+        await record_use(connection, key)
     return key.identity
-
-
-def _require_scopes(identity: Identity, needed: Sequence[str] | None) -> None:
-    if needed is not None and not needed:
-        raise SessionRequired
-    for scope in needed or ():
-        if scope not in (identity.scopes or ()):
-            raise InsufficientScope(scope)
 
 
 async def _find_by_api_key(token: str, database: Database, needed: Sequence[str]) -> Identity:
     """Return the user of an API key for reading, like `_by_api_key`, from a replica."""
+    key = await _read_key(_fingerprint(token), database.reader, needed)
+    await record_use_on_primary(database, key)
+    return key.identity
+
+
+def _fingerprint(token: str) -> bytes:
     if not is_api_key(token):
         raise InvalidToken
-    key = await find_by_api_key(database.reader, fingerprint=fingerprint(token))
+    return fingerprint(token)
+
+
+async def _read_key(
+    hashed: bytes, connection: Reader | AsyncConnection, needed: Sequence[str] | None
+) -> ApiKeyIdentity:
+    key = await find_by_api_key(connection, fingerprint=hashed)
     if key is None:
         raise InvalidToken
-    _require_scopes(key.identity, needed)
-    if is_use_due(key):
-        with suppress(ServiceUnavailable):  # without a primary, keys still read
-            async with database.autocommit() as connection:
-                await record_key_use(connection, key=key)
-    return key.identity
+    if needed is not None and not needed:
+        raise SessionRequired
+    for scope in needed or ():
+        if scope not in (key.identity.scopes or ()):
+            raise InsufficientScope(scope)
+    return key
 
 
 async def current_client(request: Request) -> Client:

@@ -1,6 +1,7 @@
 """Identities: the user behind a valid token, read in one indexed query."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from app.core.config import get_settings
 from app.core.enums import Role
 from app.core.errors import InvalidToken, ServiceUnavailable, TokenExpired, TokenRevoked
 from app.db.reading import Reader
+from app.db.session import Database
 from app.db.writing import fetch, fetch_value
 from app.models.accounts.api_key import ApiKey
 from app.models.accounts.session import UserSession
@@ -113,9 +115,9 @@ _BY_PAGE_SESSION = (
         UserSession.by_page,
     )
 )
-_SET_PAGE_USED = (
+_SET_PAGE_USE = (
     update(UserSession)
-    .where(UserSession.id == bindparam("session"), UserSession.last_used_at == bindparam("before"))
+    .where(UserSession.id == bindparam("used_id"), UserSession.last_used_at == bindparam("before"))
     .values(last_used_at=bindparam("now"))
 )
 _KEYS = select(
@@ -127,10 +129,10 @@ _KEYS = select(
 ).join(ApiKey, ApiKey.user_id == User.id)
 _BY_API_KEY = _KEYS.where(ApiKey.token_hash == bindparam("fingerprint"))
 _BY_API_KEY_ID = _KEYS.where(ApiKey.id == bindparam("key_id"), User.id == bindparam("user_id"))
-_SET_LAST_USED = (
+_SET_KEY_USE = (
     update(ApiKey)
     .where(
-        ApiKey.id == bindparam("key_id"),
+        ApiKey.id == bindparam("used_id"),
         ApiKey.last_used_at.is_not_distinct_from(bindparam("before")),
     )
     .values(last_used_at=bindparam("now"))
@@ -205,23 +207,6 @@ async def find_by_page_session(
     if row.last_used_at <= clock.now() - timedelta(days=get_settings().session_idle_days):
         raise TokenRevoked
     return PageIdentity(identity, row.last_used_at, row.confirmed_at)
-
-
-def is_use_due(used: "PageIdentity | ApiKeyIdentity") -> bool:
-    """Return whether the last use is to be stored again: at most once per minute."""
-    before = used.last_used_at
-    return before is None or before < clock.now() - LAST_USE_PRECISION
-
-
-async def record_page_use(connection: AsyncConnection, *, page: PageIdentity) -> None:
-    """Store the current time as the page session's last use, at most once per minute."""
-    if is_use_due(page):
-        parameters = {
-            "session": page.identity.session_id,
-            "now": clock.now(),
-            "before": page.last_used_at,
-        }
-        await connection.execute(_SET_PAGE_USED, parameters)
 
 
 class ApiKeyIdentity(NamedTuple):
@@ -351,15 +336,29 @@ async def lock_account(session: AsyncSession, *, user_id: int, actor_id: int) ->
         await session.execute(lock, {"user_id": each})
 
 
-async def record_key_use(connection: AsyncConnection, *, key: ApiKeyIdentity) -> None:
-    """Store the current time as the key's last use, at most once per minute."""
-    if is_use_due(key):
-        parameters = {
-            "key_id": key.identity.api_key_id,
-            "now": clock.now(),
-            "before": key.last_used_at,
-        }
-        await connection.execute(_SET_LAST_USED, parameters)
+async def record_use(connection: AsyncConnection, used: PageIdentity | ApiKeyIdentity) -> None:
+    """Store the current time as the last use of a page session or a key, once per minute."""
+    if not _is_use_due(used):
+        return
+    if isinstance(used, PageIdentity):
+        statement, used_id = _SET_PAGE_USE, used.identity.session_id
+    else:
+        statement, used_id = _SET_KEY_USE, used.identity.api_key_id
+    parameters = {"used_id": used_id, "now": clock.now(), "before": used.last_used_at}
+    await connection.execute(statement, parameters)
+
+
+async def record_use_on_primary(database: Database, used: PageIdentity | ApiKeyIdentity) -> None:
+    """Store the last use like `record_use`, after a replica was read. Needs no primary."""
+    if _is_use_due(used):
+        with suppress(ServiceUnavailable):
+            async with database.autocommit() as connection:
+                await record_use(connection, used)
+
+
+def _is_use_due(used: PageIdentity | ApiKeyIdentity) -> bool:
+    before = used.last_used_at
+    return before is None or before < clock.now() - LAST_USE_PRECISION
 
 
 def _identity(row: Any, **credential: Any) -> Identity:

@@ -374,7 +374,8 @@ class Replication:
         self._positions = Positions(resolution=max_lag / 20)
         self._seen_at = float("-inf")
         """When the primary last answered."""
-        self._failing_since: float | None = None
+        self.lost_since: float | None = None
+        """The time since which the primary does not answer; None if it does."""
         self.primary_problem: str | None = None
         self._replicas: dict[str, Replica] = {}
         self._current: asyncio.Task[int] | None = None
@@ -413,16 +414,6 @@ class Replication:
         now = time.monotonic()
         found = [each.pool for each in self._replicas.values() if each.is_usable(now)]
         return [each for each in found if each is not failed]
-
-    @property
-    def is_primary_lost(self) -> bool:
-        """Whether the primary did not answer the last time."""
-        return self._failing_since is not None
-
-    @property
-    def lost_since(self) -> float | None:
-        """The time since which the primary does not answer; None if it does."""
-        return self._failing_since
 
     # --- commits
 
@@ -500,8 +491,8 @@ class Replication:
         self._note_primary(position, asked_at)
 
     def _note_lost(self, problem: str) -> None:
-        if self._failing_since is None:
-            self._failing_since = time.monotonic()
+        if self.lost_since is None:
+            self.lost_since = time.monotonic()
         if self.primary_problem != problem:
             logger.warning(f"the primary of DATABASE_URL {problem}")
         self.primary_problem = problem
@@ -514,9 +505,9 @@ class Replication:
             for each in self._replicas.values():
                 each.forget()
             self._on_new_primary(self._seen_at)
-        elif self._failing_since is not None and self.primary_problem is not None:
+        elif self.lost_since is not None and self.primary_problem is not None:
             logger.info("the primary answers again")
-        self._identity, self._failing_since, self.primary_problem = identity, None, None
+        self._identity, self.lost_since, self.primary_problem = identity, None, None
         self._seen_at = asked_at
         self._positions.add(position, asked_at)
         for each in self._replicas.values():
@@ -584,7 +575,7 @@ class Replication:
         elif not in_recovery:
             replica.refuse("is neither a replica nor the primary of DATABASE_URL")
         else:
-            reference = self._seen_at if self.is_primary_lost else time.monotonic()
+            reference = self._seen_at if self.lost_since is not None else time.monotonic()
             replica.note_position(replayed, self._positions, asked_at=asked_at, reference=reference)
 
     # --- reports
@@ -668,7 +659,7 @@ class ReplicaReader(Reader):
             for other in replication.alternatives(usable):
                 with suppress(ServiceUnavailable):
                     return await super()._fetch(other, sql, arguments)
-        if replication.is_primary_lost and (resort := replication.last_resort()) is not None:
+        if replication.lost_since is not None and (resort := replication.last_resort()) is not None:
             return await super()._fetch(resort, sql, arguments)
         try:
             return await super()._fetch(pool, sql, arguments)

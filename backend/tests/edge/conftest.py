@@ -30,13 +30,18 @@ def skip_reason(variable: str, command: str) -> str | None:
     return problem
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = skip_reason("EDGE_TESTS", "make edge")
+def mark(items: list[pytest.Item], folder: Path, *, variable: str, command: str) -> None:
+    """Mark the tests of a folder, which start containers; skip them with the `skip_reason`."""
+    reason = skip_reason(variable, command)
     for item in items:
-        if item.path.is_relative_to(HERE):
+        if item.path.is_relative_to(folder):
             item.add_marker(pytest.mark.e2e)
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark(items, HERE, variable="EDGE_TESTS", command="make edge")
 
 
 @pytest.hookimpl(wrapper=True)

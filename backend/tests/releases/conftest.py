@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.conftest import pytest_runtest_makereport, skip_reason
+from tests.edge.conftest import mark, pytest_runtest_makereport
 from tests.edge.stack import register
 from tests.processes import free_port
 from tests.releases.release import Release, copy_of_this_checkout
@@ -22,12 +22,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = skip_reason("RELEASES_TESTS", "make releases")
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.e2e)
-            if reason is not None:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    mark(items, HERE, variable="RELEASES_TESTS", command="make releases")
 
 
 @pytest.fixture(scope="session")

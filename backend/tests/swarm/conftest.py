@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.edge.conftest import skip_reason
+from tests.edge.conftest import mark
 from tests.edge.stack import register
 from tests.processes import HIGH_LIMITS
 from tests.swarm.cluster import PURPOSE, Cluster
@@ -20,12 +20,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = skip_reason("SWARM_TESTS", "make swarm-test")
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.e2e)
-            if reason is not None:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    mark(items, HERE, variable="SWARM_TESTS", command="make swarm-test")
 
 
 FIGURES: list[tuple[str, str]] = []

@@ -1,6 +1,5 @@
 """Page sessions: opened by the sign-in page, and confirmed with a password."""
 
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -13,12 +12,12 @@ from app.auth.identity import (
     Identity,
     PageIdentity,
     find_by_page_session,
-    is_use_due,
-    record_page_use,
+    record_use,
+    record_use_on_primary,
 )
 from app.auth.tokens import PageToken, page_fingerprint
 from app.core import clock
-from app.core.errors import InvalidToken, ServiceUnavailable
+from app.core.errors import InvalidToken
 from app.db.session import Database
 from app.models.accounts.session import UserSession
 from app.schemas.accounts.login import LoginForm
@@ -118,15 +117,13 @@ async def find(database: Database, *, cookie: str, reads: bool = False) -> PageI
     try:
         if reads and database.has_replicas:
             found = await find_by_page_session(database.reader, **of_token)
-            if found is not None and is_use_due(found):
-                with suppress(ServiceUnavailable):  # without a primary, users still read
-                    async with database.autocommit() as connection:
-                        await record_page_use(connection, page=found)
+            if found is not None:
+                await record_use_on_primary(database, found)
             return found
         async with database.autocommit() as connection:
             found = await find_by_page_session(connection, **of_token)
             if found is not None:
-                await record_page_use(connection, page=found)
+                await record_use(connection, found)
     except InvalidToken:
         return None
     return found
