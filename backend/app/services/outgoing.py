@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socket import SOCK_STREAM, getaddrinfo
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
@@ -75,12 +76,72 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
-class PublicOnly(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, never to a name. Raises NotResolved."""
+class TooMuchReceived(Exception):
+    """A server has sent more than the limit."""
 
-    def __init__(self, resolve: Resolve, allows: Callable[[Address], bool]) -> None:
+
+class _BoundedStream(httpcore.AsyncNetworkStream):
+    """A connection that fails if too much is received after something was sent.
+
+    httpcore skips interim responses, such as 103. Parsing them without an end would delay requests.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, max_bytes: int) -> None:
+        self._stream = stream
+        self._max_bytes = max_bytes
+        self._received = 0
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+    ) -> bytes:
+        part = await self._stream.read(max_bytes, timeout)
+        self._received += len(part)
+        if self._received > self._max_bytes:
+            raise TooMuchReceived
+        return part
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+    ) -> None:
+        self._received = 0
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return _BoundedStream(stream, self._max_bytes)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class PublicOnly(httpcore.AsyncNetworkBackend):
+    """Connects to the addresses that were checked, never to a name. Raises NotResolved.
+
+    With `max_received_bytes`, reading raises TooMuchReceived if more follows what was sent.
+    """
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        allows: Callable[[Address], bool],
+        *,
+        max_received_bytes: int | None = None,
+    ) -> None:
         self._resolve = resolve
         self._allows = allows
+        self._max_received_bytes = max_received_bytes
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -95,12 +156,15 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
             addresses = await self._addresses(host, port)
             for number, address in enumerate(addresses, 1):
                 try:
-                    return await self._network.connect_tcp(
+                    stream = await self._network.connect_tcp(
                         address, port, local_address=local_address, socket_options=socket_options
                     )
                 except (httpcore.ConnectError, OSError):
                     if number == len(addresses):
                         raise
+                else:
+                    limit = self._max_received_bytes
+                    return stream if limit is None else _BoundedStream(stream, limit)
         raise NotResolved("the host has no address", is_host=True)
 
     async def _addresses(self, host: str, port: int) -> Sequence[str]:

@@ -8,9 +8,9 @@ beginning is read.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import httpcore
 
@@ -21,6 +21,7 @@ from app.services.outgoing import (
     NotResolved,
     PublicOnly,
     Resolve,
+    TooMuchReceived,
     is_certificate_error,
     is_public,
     parse_target,
@@ -47,70 +48,6 @@ class Outcome(NamedTuple):
     answer: str | None = None
 
 
-class _TooMuch(Exception):
-    """A receiver sends more than MAX_RECEIVED_BYTES."""
-
-
-class _BoundedStream(httpcore.AsyncNetworkStream):
-    """A connection that fails if too much is received after something was sent.
-
-    httpcore skips interim responses, such as 103. Parsing them without an end would delay requests.
-    """
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self._received = 0
-
-    async def read(
-        self,
-        max_bytes: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
-    ) -> bytes:
-        part = await self._stream.read(max_bytes, timeout)
-        self._received += len(part)
-        if self._received > MAX_RECEIVED_BYTES:
-            raise _TooMuch
-        return part
-
-    async def write(
-        self,
-        buffer: bytes,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
-    ) -> None:
-        self._received = 0
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
-    ) -> httpcore.AsyncNetworkStream:
-        return _BoundedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _Network(PublicOnly):
-    """Connects to public addresses, with bounded answers."""
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _BoundedStream(
-            await super().connect_tcp(host, port, timeout, local_address, socket_options)
-        )
-
-
 class Sender:
     """Sends messages. An asynchronous context manager, which closes its connections.
 
@@ -132,7 +69,7 @@ class Sender:
             max_connections=connections,
             max_keepalive_connections=connections // 2,
             keepalive_expiry=5,
-            network_backend=_Network(resolve, allows),
+            network_backend=PublicOnly(resolve, allows, max_received_bytes=MAX_RECEIVED_BYTES),
         )
 
     async def __aenter__(self) -> Self:
@@ -160,7 +97,7 @@ class Sender:
             error = "the host is unknown, or has an address that is not public"
         except NotContacted as refused:
             error = str(refused)
-        except _TooMuch:
+        except TooMuchReceived:
             error = "the answer is too long"
         except (httpcore.ConnectError, OSError) as failed:
             is_invalid = is_certificate_error(failed)
