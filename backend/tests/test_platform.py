@@ -15,6 +15,7 @@ import yaml
 
 from app import __version__, cli
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
+from app.core.errors import NotFound, PressroomError
 from app.core.sources import ALIASES
 from tests.web.browser.conftest import SCREENSHOTS
 
@@ -227,6 +228,39 @@ def test_links_in_documents_resolve() -> None:
     assert PROJECT_DIR / "docs" / "api" / "index.md" in documents
     found = {document.name: broken_links(document) for document in documents}
     assert {name: links for name, links in found.items() if links} == {}
+
+
+@pytest.mark.parametrize("folder", ["decisions", "integrations", "operations"])
+def test_pages_are_listed_in_their_index(folder: str) -> None:
+    index = PROJECT_DIR / "docs" / f"{folder}.md"
+    if not index.exists():
+        index = PROJECT_DIR / "docs" / folder / "README.md"
+    linked = {
+        (index.parent / link).resolve() for link in re.findall(r"\]\(([^)#]+)", index.read_text())
+    }
+    pages = set(PROJECT_DIR.glob(f"docs/{folder}/*.md")) - {index}
+    assert pages
+    assert pages - linked == set()
+
+
+def test_groups_of_settings_are_listed() -> None:
+    page = read("docs/settings.md")
+    groups = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
+    assert [group for group in groups if f"\n| [{group}](#" not in page] == []
+
+
+def errors_of(parent: type[PressroomError]) -> Iterator[type[PressroomError]]:
+    for error in parent.__subclasses__():
+        yield error
+        yield from errors_of(error)
+
+
+def test_error_codes_are_documented() -> None:
+    """The page does not list each code of status 404. `already_set_up` is an error of pages."""
+    pages = read("docs/api/errors.md") + read("docs/integrations/realtime.md")
+    codes = {error.code for error in errors_of(PressroomError) if not issubclass(error, NotFound)}
+    assert "slow_reader" in codes
+    assert {code for code in codes if f"`{code}`" not in pages} == {"already_set_up"}
 
 
 def code_for_operators() -> str:
