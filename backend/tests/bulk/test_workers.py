@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -24,6 +26,7 @@ from app.services.bulk.foreign import ReadOptions, SourceError
 from app.services.bulk.ndjson import fixed_author
 from app.services.bulk.reading import ReadingProcess
 from app.services.bulk.texts import Renderers, render_texts
+from app.services.bulk.workers import Worker
 from tests.bulk.exports import wordpress_post, wxr
 from tests.bulk.test_bad_input import ghost_source, wordpress_source
 
@@ -184,6 +187,55 @@ class TestRecords:
         wait_for(lambda: child.status() == psutil.STATUS_SLEEPING)
         assert sum(counts) < path.stat().st_size / 4
         process.close()
+
+
+class TestServing:
+    """The functions of the process, called in a thread: coverage does not see processes."""
+
+    @pytest.fixture(autouse=True)
+    def in_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def start_in_thread(_: str, target: Callable[..., None], *arguments: Any) -> Worker:
+            here, there = Pipe()
+
+            def run() -> None:
+                with there, suppress(EOFError, OSError):
+                    target(there, *arguments)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            process = SimpleNamespace(kill=here.close, join=thread.join)
+            return Worker(cast("BaseProcess", process), here)
+
+        monkeypatch.setattr(reading, "start_worker", start_in_thread)
+        monkeypatch.setattr(reading, "PROGRESS_SECONDS", -1)
+
+    @pytest.mark.parametrize(
+        ("limit", "value"), [("CHUNK_RECORDS", 7), ("CHUNK_CHARACTERS", 1), ("CHUNK_RECORDS", 1000)]
+    )
+    def test_chunks_contain_all_records(
+        self, limit: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reading, limit, value)
+        path = wordpress_source(tmp_path)
+        process = start(path)
+        counts: list[int] = []
+        survey = process.survey(counts.append)
+        assert sum(counts) == path.stat().st_size
+        assert survey.index is None
+        authors = Authors()
+        records = list(process.read(OPTIONS, resolve_author=authors, advance=ignore))
+        assert len(records) == 40
+        assert authors.asked != []  # the state of the other end
+
+    def test_unexpected_errors_are_described(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise KeyError("field")
+
+        monkeypatch.setattr(wordpress, "survey", fail)
+        with pytest.raises(RuntimeError, match="KeyError: 'field'"):
+            start(wordpress_source(tmp_path)).survey(ignore)
 
 
 @pytest.mark.usefixtures("threads")

@@ -1,6 +1,7 @@
 """The server of the metrics, called in this process: tests/e2e/test_metrics.py starts it."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -144,6 +145,18 @@ async def test_unreachable_database_and_certificate_are_shown(tmp_path: Path) ->
             assert found["pressroom_collector_up", ("disk",)] == 1
 
 
+async def test_unexpected_failure_is_shown(
+    own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(exporter, "read_gauges", fail)
+    async with client_of(Settings(database_url=own_database, metrics_port=9100)) as client:
+        found = await values(client)
+    assert found["pressroom_database_up", ()] == 0
+
+
 async def test_slow_values_are_left_out(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "SCRAPE_SECONDS", 0)
     async with client_of(Settings(database_url=own_database, metrics_port=9100)) as client:
@@ -173,3 +186,28 @@ def test_port_that_is_taken_is_named() -> None:
             listen(Settings(metrics_host=HOST, metrics_port=port))
     with listen(Settings(metrics_host=HOST, metrics_port=port)) as listener:
         assert listener.getsockname()[1] == port
+
+
+async def test_server_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "PARENT_SECONDS", 0.01)
+    parent = os.getppid()
+    settings = Settings(metrics_host=HOST, metrics_port=free_port(), database_url=None)
+    listener = listen(settings)
+    url = f"http://{HOST}:{settings.metrics_port}/metrics"
+    server = asyncio.create_task(exporter._serve(settings, listener, parent=parent))
+    async with httpx.AsyncClient() as client:
+        while (await client.get(url)).status_code != 200:
+            pass
+    assert not server.done()
+    monkeypatch.setattr(os, "getppid", lambda: parent + 1)
+    async with asyncio.timeout(DEADLINE):
+        await server
+
+
+def test_directory_is_recognized(tmp_path: Path) -> None:
+    directory = exporter.create_directory()
+    try:
+        assert exporter.is_created(directory)
+        assert not exporter.is_created(tmp_path)
+    finally:
+        directory.rmdir()

@@ -276,6 +276,19 @@ def test_invalid_documents_are_rejected(document: str) -> None:
             convert(document)
 
 
+def test_parts_of_unknown_form_are_left_out() -> None:
+    found = lexical(
+        text("a"),
+        {"type": "paragraph", "children": "none"},
+        block("heading", text("b"), tag="h9"),
+        block("paragraph", text("c"), {"type": "tab"}, {"type": "zwnj"}, block("mark", text("d"))),
+        block("paragraph", block("list", block("listitem", text("e")))),
+    )
+    assert found.markdown == "a\n\n## b\n\nc d\n\n- e"
+    mobiledoc = {"sections": [[1, "p", [[1, [], 0, 7], [0, [], 0, "a"]]], [99, "x"]]}
+    assert from_mobiledoc(json.dumps(mobiledoc)).markdown == "a"
+
+
 def test_deep_nesting_is_rejected() -> None:
     node = text("x")
     for _ in range(120):

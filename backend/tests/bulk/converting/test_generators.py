@@ -105,6 +105,48 @@ def convert(text: str, *, is_mdx: bool = False) -> str:
         ),
         ("a{% sidenote 'id' 'b c' %} {% ruby 漢字|かんじ %}", "ab c 漢字|かんじ"),
         (':::note{title="T"}\na\n:::', "> [!NOTE]\n> **T**\n>\n> a"),
+        ("{% figure %}a{% quote %}b{% endfigure %}c", "a\n\n>\n\nb\n\nc"),
+        ("{% include_code 'Title' a/b.js %}", "[b.js](a/b.js)"),
+        ("{{< highlight 'a b' >}}x{{< /highlight >}}", "```\nx\n```"),
+        ("{% img left /a.png 300 200 'T' 'A' %}", '![A](/a.png "T")'),
+        ("{% img /a.png a title %}", "![a title](/a.png)"),
+        ("a{% img %}", "a"),
+        (
+            "{{< video provider=youtube id=abcdefghijk >}}",
+            "https://www.youtube.com/watch?v=abcdefghijk",
+        ),
+        ("{{< audio src='/a.mp3' title='T' >}}", "[T](/a.mp3)"),
+        (
+            "{% blockquote A B https://a.example/x C %}\nq\n{% endblockquote %}",
+            "> q\n>\n> — [A B C](https://a.example/x)",
+        ),
+        ("{{< quote author='A' >}}q{{< /quote >}}", "> q\n>\n> — A"),
+        ("{% asset_link a.pdf 'Paper' %}", "[Paper](a.pdf)"),
+        ("{{< link 'T', '/x' >}}", "[T](/x)"),
+        ("{{< mermaid >}}graph{{< /mermaid >}}", "```mermaid\ngraph\n```"),
+        ("a{{< mermaid >}}{{< /mermaid >}}", "a"),
+        (
+            "{% post_link a-b 'Other post' %} {% post_link a-b %}",
+            "[Other post](a-b.md) [a-b](a-b.md)",
+        ),
+        (
+            "{% fold 'T' %}a{% endfold %}",
+            "<details>\n<summary>T</summary>\n\na\n\n</details>",
+        ),
+        ("a ```b``` {{< columns >}}c{{< /columns >}}", "a ```b``` c"),
+        ("a{% endif %}", "a"),
+        # Containers
+        (
+            ":::tip T\na\n:::note\nb\n:::\nc\n:::\nd",
+            "> [!TIP]\n> **T**\n>\n> a\n> > [!NOTE]\n> > b\n> c\nd",
+        ),
+        (
+            ":::details More\na\n:::",
+            "<details>\n<summary>More</summary>\n\na\n\n</details>",
+        ),
+        (":::other\na\n:::", "a"),
+        (":::tip\nopen", "open"),
+        ("a\n:::\nb", "a\n:::\nb"),
         # Docusaurus
         (
             ":::tip[T]\na\n:::\n\n```\n:::note\n```",

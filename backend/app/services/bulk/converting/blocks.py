@@ -11,7 +11,7 @@ from html import escape
 from app.services.bulk.converting.inline import Inline, can_be_autolink, destination, escape_text
 from app.services.bulk.converting.players import address, canonical_player, file_name, has_player
 from app.services.bulk.converting.results import Notes
-from app.services.bulk.converting.trees import BREAK, INLINE, Element, is_left_out
+from app.services.bulk.converting.trees import BREAK, GUTTERS, INLINE, Element, is_left_out
 
 SPACES = " \t\r\n\f"
 """White space of HTML. Other spaces, such as no-break spaces, are text."""
@@ -29,10 +29,6 @@ _CLASS_LANGUAGE = re.compile(
 _NO_LANGUAGE = frozenset(
     {"plain", "text", "none", "nohighlight", "plaintext", "auto", "default", "hljs", "txt"}
 )
-_GUTTERS = frozenset(
-    {"gutter", "gl", "rouge-gutter", "lineno", "linenos", "linenodiv", "line-numbers",
-     "line-numbers-rows", "crayon-nums", "hljs-ln-numbers", "line_numbers"}
-)  # fmt: skip
 _ALIGNED = re.compile(r"text-align:\s*(left|center|right)")
 _ALIGNMENTS = {"left": ":---", "center": ":---:", "right": "---:"}
 _SPANS = re.compile(r"\d{1,4}")
@@ -175,6 +171,7 @@ class Blocks:
     # --- code
 
     def _code(self, node: Element, formats: Sequence[Element]) -> list[str]:
+        _remove_gutters(node)
         text_only = not any(
             each.name in {"a", "img", "strong", "em", "del", "sup", "sub", "mark", "u", "kbd"}
             for each in node.elements()
@@ -183,7 +180,7 @@ class Blocks:
         if formats or not (text_only or language):
             inner = _preformatted(_wrapped(node.children, formats), self._notes)
             return [f"<pre>{inner}</pre>"] if inner.strip(SPACES) else []
-        code = _without_gutter(node).replace("\r\n", "\n").replace("\r", "\n")
+        code = node.text().replace("\r\n", "\n").replace("\r", "\n")
         return fenced(code, language) if code.strip(SPACES) else []
 
     # --- tables
@@ -401,31 +398,22 @@ def _code_language(node: Element) -> str:
     return value if _LANGUAGE.fullmatch(value) and value not in _NO_LANGUAGE else ""
 
 
-def _without_gutter(node: Element) -> str:
-    if not any(_GUTTERS.intersection(each.classes) for each in node.elements()):
-        return node.text()
-    parts: list[str] = []
+def _is_gutter(node: Element | str) -> bool:
+    return isinstance(node, Element) and not GUTTERS.isdisjoint(node.classes)
 
-    def collect(element: Element) -> None:
-        for child in element.children:
-            if isinstance(child, str):
-                parts.append(child)
-            elif child.name == "br":
-                parts.append("\n")
-            elif not _GUTTERS.intersection(child.classes):
-                collect(child)
 
-    collect(node)
-    return "".join(parts)
+def _remove_gutters(node: Element) -> None:
+    for element in node.elements():
+        element.children = [child for child in element.children if not _is_gutter(child)]
 
 
 def _code_table(table: Element) -> Element | None:
     """Return the code in a table of line numbers and code, as highlighters write it."""
-    if not any(_GUTTERS.intersection(each.classes) for each in table.elements()):
+    if not any(map(_is_gutter, table.elements())):
         return None
     code = Element("pre")
     for cell in table.elements():
-        if cell.name == "td" and not _GUTTERS.intersection(cell.classes):
+        if cell.name == "td" and not _is_gutter(cell):
             code.children += cell.children
     return code if code.text().strip(SPACES) else None
 

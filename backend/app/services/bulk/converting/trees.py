@@ -407,7 +407,9 @@ class _Builder:
         if kind in INLINE:
             if kind != "span" and kind in self._counts and self._counts[kind] > 0:
                 return None  # bold in bold
-            if kind == "span" and not _is_significant_span(values):
+            if kind == "span" and not (
+                _is_significant_span(values) or (self._counts.get("pre") and _is_gutter(values))
+            ):
                 return None
             if kind == "a" and "href" not in values:
                 return None
@@ -454,6 +456,17 @@ _BACKGROUND = re.compile(r"background(?:-image)?:[^;]{0,40}url\(\s*['\"]?([^'\")
 _SIGNIFICANT = frozenset({"data-markdown", "data-fold", "data-footnotes"})
 """Attributes of `div` elements that other modules create."""
 _HOLDERS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "li", "td", "th", "dt", "dd"})
+
+
+GUTTERS = frozenset(
+    {"gutter", "gl", "rouge-gutter", "lineno", "linenos", "linenodiv", "line-numbers", "ln", "lnt",
+     "line-numbers-rows", "crayon-nums", "hljs-ln-numbers", "line_numbers"}
+)  # fmt: skip
+"""Classes that highlighters of code give to line numbers."""
+
+
+def _is_gutter(values: dict[str, str]) -> bool:
+    return "class" in values and not GUTTERS.isdisjoint(values["class"].split())
 
 
 def _is_significant_span(values: dict[str, str]) -> bool:
