@@ -158,7 +158,7 @@ def _compare_clocks(difference: timedelta) -> Finding:
     seconds = abs(difference.total_seconds())
     text = f"the clock differs from that of PostgreSQL by {seconds:.1f} s"
     if seconds > MAX_CLOCK_SKEW_SECONDS:
-        return problem("clock", text, "synchronize the clocks of both machines (NTP)")
+        return warning("clock", text, "synchronize the clocks of both machines (NTP)")
     return ok("clock", text)
 
 
@@ -251,7 +251,7 @@ async def check_mail(settings: Settings, database: Database) -> AsyncIterator[Fi
     """Check that the mail server accepts a login, and that the queue is being delivered."""
     if settings.smtp_host is None:
         if settings.environment is Environment.PRODUCTION:
-            advice = "set SMTP_HOST, PUBLIC_URL and MAIL_FROM"
+            advice = "set SMTP_HOST and MAIL_FROM"
             yield warning("mail", "no mail is sent: passwords cannot be recovered", advice)
         else:
             yield ok("mail", "mail is logged, not sent")

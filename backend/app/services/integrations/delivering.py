@@ -33,6 +33,7 @@ from app.models.integrations.webhook import Webhook, WebhookAttempt, WebhookDeli
 from app.services import audit, outbox
 from app.services.audit import AuditAction
 from app.services.integrations import payloads, signing
+from app.services.integrations.events import forget_foreign_transactions
 from app.services.integrations.payloads import Occurrence
 from app.services.integrations.queueing import may_see, queue_events
 from app.services.integrations.sending import GONE, Outcome, Sender
@@ -163,6 +164,7 @@ class WebhookDispatcher:
 
         Raises ServiceUnavailable if the database is not available.
         """
+        await forget_foreign_transactions(self._database)
         await queue_events(self._database)
         running: dict[asyncio.Task[bool], _Running] = {}
         count = 0

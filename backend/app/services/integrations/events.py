@@ -12,10 +12,13 @@ from sqlalchemy import BigInteger, CursorResult, Integer, bindparam, select, tex
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
+from app.core.logging import get_logger
 from app.db.reading import Reader
 from app.db.session import Database
 from app.models.integrations.event import HAPPENED, Event
 from app.services.purging import Batch, delete_oldest, lowest
+
+logger = get_logger(__name__)
 
 RETENTION = timedelta(days=14)
 """How long an event is kept: longer than deliveries are retried."""
@@ -81,6 +84,11 @@ _SET_POSITIONS = text("""
     )
 """)
 _FORGET = text("UPDATE events SET xid = 0 WHERE xid <> 0")
+_ARE_FOREIGN = text("""
+    SELECT EXISTS (SELECT FROM events WHERE xid >= next) OR EXISTS (
+      SELECT FROM webhooks WHERE event_xid >= next
+    ) FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next) AS snapshot
+""")
 
 
 async def forget_transactions(database: Database) -> int:
@@ -94,3 +102,13 @@ async def forget_transactions(database: Database) -> int:
         await session.execute(_SET_POSITIONS)
         moved = await session.execute(_FORGET)
     return cast("CursorResult[Any]", moved).rowcount
+
+
+async def forget_foreign_transactions(database: Database) -> None:
+    """Call `forget_transactions` if there are numbers that this cluster has not reached.
+
+    They are those of another cluster, after its dump was loaded into this one.
+    """
+    if await database.primary.scalar(_ARE_FOREIGN):
+        moved = await forget_transactions(database)
+        logger.warning(f"events of another PostgreSQL cluster were reordered: {moved}")
