@@ -44,6 +44,7 @@ def main(message: str) -> int:
             run = subprocess.run([alembic, *arguments], cwd=BACKEND, env=environment, check=False)
             if run.returncode != 0:
                 return run.returncode
+    print("The file is formatted. Review it, and run tests/migrations/test_migrations.py.")
     return 0
 
 

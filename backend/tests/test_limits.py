@@ -290,8 +290,9 @@ def routes_of(app: FastAPI) -> set[str]:
 
 
 def test_every_route_that_writes_is_listed(shared_app: FastAPI) -> None:
-    assert routes_of(shared_app) == set(WRITES)
-    assert routes_of(create_conduit(shared_app.state)) == set(CONDUIT)
+    assert routes_of(shared_app) == set(WRITES), "add the route to WRITES"
+    of_conduit = routes_of(create_conduit(shared_app.state))
+    assert of_conduit == set(CONDUIT), "add the route to CONDUIT"
 
 
 class Given(NamedTuple):
@@ -448,7 +449,7 @@ BOUNDED_BY: Mapping[str, str] = {
 
 
 def test_every_table_is_bounded() -> None:
-    assert set(Base.metadata.tables) == set(BOUNDED_BY)
+    assert set(Base.metadata.tables) == set(BOUNDED_BY), "add the table to BOUNDED_BY"
 
 
 class TestRates:

@@ -412,4 +412,4 @@ def test_every_route_is_in_the_table(shared_app: FastAPI) -> None:
         )
         for route in EXPECTED
     }
-    assert routes == listed
+    assert routes == listed, "add the route to EXPECTED"

@@ -31,9 +31,9 @@ def documented() -> dict[str, tuple[list[str], str]]:
 def test_every_table_and_column_is_listed_once() -> None:
     columns = {table.name: [each.name for each in table.columns] for table in _tables()}
     listed = {name: columns for name, (columns, _) in documented().items()}
-    assert columns.keys() == listed.keys()
+    assert columns.keys() == listed.keys(), "add the table to docs/privacy.md"
     for name, expected in columns.items():
-        assert sorted(listed[name]) == sorted(expected), name
+        assert sorted(listed[name]) == sorted(expected), f"correct {name} in docs/privacy.md"
 
 
 def test_every_exported_file_is_at_its_table() -> None:
