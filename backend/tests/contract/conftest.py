@@ -86,8 +86,11 @@ def resources(api: Api, path: str) -> set[str]:
 
 
 def missing_programs(api: Api, folder: Path) -> set[str]:
-    """Return the tags of both documents for which the folder has no program."""
+    """Return the tags of both documents for which the folder runs no program."""
     programs = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.*")}
+    if (entry := folder / "main.ts").exists():
+        imported = entry.read_text(encoding="utf-8")
+        programs = {name for name in programs if f"'./{name}.js'" in imported}
     tags = resources(api, "/openapi.json") - {"raw SQL reference"}  # off by default
     native = {f"native/{tag.replace(' ', '_')}" for tag in tags}
     conduit = {f"conduit/{CONDUIT_PROGRAMS[tag]}" for tag in resources(api, "/api/openapi.json")}

@@ -1,6 +1,8 @@
 """Pages of administrators: users, keys, the audit trail, mails, settings and health."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,11 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import clock
 from app.core.enums import Role
 from app.core.errors import NotAuthorized
+from app.core.limits import LimitKind
 from app.db.session import Database
 from app.models import ApiKey, LimitOverride, Mail, SecondFactor, User, UserSession
 from app.services import maintenance
 from app.services.accounts.second_factor import remove_second_factor
+from app.services.audit import AuditAction
 from app.web import localization, zones
+from app.web.administration import labels
 from tests.factories import PASSWORD, create_api_key, create_article, create_user
 from tests.test_operations import identity_of
 from tests.web.conftest import SignIn
@@ -307,3 +312,11 @@ async def test_maintenance_refuses_changes_and_keeps_the_text(
         assert saved.status == 200
     finally:
         state.set(None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"), [(AuditAction, labels.ACTIONS), (LimitKind, labels.LIMITS)]
+)
+def test_every_value_has_a_label(values: type[StrEnum], texts: Mapping[str, str]) -> None:
+    missing = set(values) - set(texts)
+    assert not missing, f"add {missing} to app/web/administration/labels.py"

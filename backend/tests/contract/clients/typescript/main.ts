@@ -6,6 +6,8 @@ import { signUp as signUpToConduit } from './conduit/session.js';
 import * as conduitTags from './conduit/tags.js';
 import * as conduitUsers from './conduit/users.js';
 import * as addresses from './native/addresses.js';
+import * as administration from './native/administration.js';
+import * as agents from './native/agents.js';
 import * as apiKeys from './native/api_keys.js';
 import * as articles from './native/articles.js';
 import * as auth from './native/auth.js';
@@ -30,7 +32,7 @@ import * as webhooks from './native/webhooks.js';
 
 const native = [
   articles, auth, apiKeys, addresses, search, tags, comments, favorites, profiles, reports, revisions, previews, trash,
-  changes, feeds, media, bulk, health, index, webhooks,
+  changes, feeds, media, bulk, health, index, webhooks, administration, agents,
   users, // the last one, because it deletes the user
 ];
 const conduit = [
