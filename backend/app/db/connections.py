@@ -81,7 +81,8 @@ class Connections:
             read_from=None if self._read_url is None else address_of(self._read_url),
             open_pool=self.open_read_pool,
             max_lag=self._settings.database_read_max_lag,
-            on_new_primary=self._drop,
+            max_lost=self._settings.database_failover_wait,
+            give_up=self._drop,
         )
 
     def options(
@@ -153,7 +154,7 @@ class Connections:
         return wait_and_open
 
     def _drop(self, before: float) -> None:
-        """Close the connections to a former primary, which were opened before a time.
+        """Close the connections to a lost primary, which were opened before a time.
 
         A pooler has connections of its own, and holds back statements until it finds the new one.
         """
