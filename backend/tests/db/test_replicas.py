@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ from sqlalchemy import bindparam, column, func, select, table, text
 
 from app.core.config import PROJECT_DIR, Settings
 from app.core.database_url import normalize
+from app.db import replicas
 from app.db.pool import ReadPool
 from app.db.replicas import Positions, Replica, choice, servers_of
 from app.db.session import Database
@@ -81,12 +83,18 @@ async def until_replica_is_used(database: Database) -> None:
         await database.primary.scalar(_SLEEP, {"seconds": 0.05})
 
 
+async def commit(database: Database) -> int:
+    """Commit a row, and return its number."""
+    async with database.unit_of_work() as session:
+        written: int = await session.scalar(_INSERT)
+    return written
+
+
 async def lost_writes(writer: Database, reader: Database) -> int:
     """Return after how many of several commits the reader did not have the row."""
     lost = 0
     for _ in range(ROUNDS):
-        async with writer.unit_of_work() as session:
-            written = await session.scalar(_INSERT)
+        written = await commit(writer)
         lost += await reader.reader.scalar(_LATEST) != written
     return lost
 
@@ -138,10 +146,37 @@ async def test_new_process_waits_for_replicas_that_others_use(
     await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_pause()")
     try:
         async with started(several(settings, members, **change(members))) as new:
-            async with new.unit_of_work() as session:
-                written = await session.scalar(_INSERT)
+            written = await commit(new)
             assert await databases[0].reader.scalar(_LATEST) == written
     finally:
+        await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
+    await until_replica_is_used(databases[0])
+
+
+async def test_new_process_waits_until_the_replicas_are_known(
+    settings: Settings,
+    databases: list[Database],
+    members: list[ClusterMember],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name server does not answer yet."""
+    loop = asyncio.get_running_loop()
+    resolve, answers = loop.getaddrinfo, asyncio.Event()
+
+    async def resolve_later(host: Any, port: Any, **options: Any) -> Any:
+        if host == NO_HOST:
+            await answers.wait()
+        return await resolve(host, port, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve_later)
+    url = members[1].url.replace("127.0.0.1", f"{NO_HOST},127.0.0.1")
+    await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_pause()")
+    try:
+        async with started(several(settings, members, database_read_url=url)) as new:
+            written = await commit(new)
+            assert await databases[0].reader.scalar(_LATEST) == written
+    finally:
+        answers.set()
         await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
     await until_replica_is_used(databases[0])
 
@@ -157,7 +192,7 @@ async def test_name_that_cannot_be_resolved_is_reported(
 
 
 async def test_without_a_primary_the_most_advanced_replica_serves(settings: Settings) -> None:
-    """The other one was behind when the primary was lost, and lacks what was acknowledged."""
+    """The other one is hardly behind, but lacks what is acknowledged."""
     with cluster(2) as members:
         await asyncio.to_thread(members[0].execute, _CREATE)
         ports = {each.port: each for each in members}
@@ -165,13 +200,13 @@ async def test_without_a_primary_the_most_advanced_replica_serves(settings: Sett
             await until_replica_is_used(database)
             preferred = ports[await database.reader.scalar(_PORT)]
             await asyncio.to_thread(preferred.execute, "SELECT pg_wal_replay_pause()")
-            async with database.unit_of_work() as session:
-                written = await session.scalar(_INSERT)
-            while ports[await database.reader.scalar(_PORT)] is preferred:
+            write = asyncio.create_task(commit(database))
+            while await database.primary.scalar(_LATEST) is None:
                 await database.primary.scalar(_SLEEP, {"seconds": 0.01})
             await asyncio.to_thread(members[0].stop, "immediate")
-            lost_at = time.monotonic()
-            while time.monotonic() - lost_at < 2 * MAX_LAG:
+            written = await write
+            acknowledged_at = time.monotonic()
+            while time.monotonic() - acknowledged_at < 2 * MAX_LAG:
                 assert await database.reader.scalar(_LATEST) == written
 
 
@@ -189,13 +224,29 @@ def a_replica() -> Replica:
     )
 
 
+def test_replica_is_used_while_it_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, positions, now = a_replica(), Positions(resolution=0.1), 0.0
+    monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: now))
+    for position in range(8):
+        now = position * MAX_LAG / 4
+        positions.add(position, now)
+        replica.note_position(position, positions, asked_at=now, reference=now)
+    assert replica.is_usable(now)
+    fresh_at, now = now, now + MAX_LAG / 4
+    positions.add(8, now)
+    replica.note_position(7, positions, asked_at=now, reference=now)
+    assert replica.is_usable(fresh_at + 0.9 * MAX_LAG)
+    assert not replica.is_usable(fresh_at + 1.1 * MAX_LAG)
+
+
 def test_replica_that_was_not_asked_is_awaited() -> None:
     """The process may have been stopped for a moment, while others use the replica."""
     replica, positions, now = a_replica(), Positions(resolution=0.1), time.monotonic()
     assert replica.is_awaited(now)
-    positions.add(1, now)
+    positions.add(2, now - 2 * MAX_LAG)
     replica.note_position(1, positions, asked_at=now, reference=now)
-    assert replica.is_awaited(now + 100 * MAX_LAG)
+    assert not replica.is_awaited(now), "no process uses it"
+    assert replica.is_awaited(now + 100 * MAX_LAG), "it may have caught up"
     replica.note_failure(now + 100 * MAX_LAG)
     assert replica.is_awaited(now + 101 * MAX_LAG)
     assert not replica.is_awaited(now + 102 * MAX_LAG)
