@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: several hosts, and TLS."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import product
 from ssl import SSLContext, create_default_context
@@ -83,6 +84,16 @@ async def connect(
 def _may_try_next(error: Exception) -> bool:
     is_unavailable = (sqlstate(error) or "").startswith(TRY_NEXT_STATES)
     return is_unavailable or isinstance(error, TRY_NEXT_HOST)
+
+
+@contextmanager
+def closed_on_failure(connection: "asyncpg.Connection[Any]") -> Iterator[None]:
+    """Close a new connection if the block fails, without waiting for the server."""
+    try:
+        yield
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def has_several_hosts(url: str) -> bool:

@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from app.core.config import Settings
 from app.core.errors import ServiceUnavailable
-from app.db.connecting import address_of, connect, has_several_hosts
+from app.db.connecting import address_of, closed_on_failure, connect, has_several_hosts
 from app.db.failures import DRIVER_ERRORS, log_database_error, refusal_reason
 from app.db.pool import ReadPool
 from app.db.replicas import Address, Connect, Replication
@@ -231,7 +231,8 @@ class _Listener:
 
 async def _with_json(connection: "asyncpg.Connection[Any]") -> "asyncpg.Connection[Any]":
     """Let a connection return parsed JSON."""
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
-    )
+    with closed_on_failure(connection):
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
+        )
     return connection

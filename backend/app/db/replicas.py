@@ -28,6 +28,7 @@ import asyncpg
 
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
+from app.db.connecting import closed_on_failure
 from app.db.failures import DRIVER_ERRORS, QUERY_CANCELED, refusal_reason, sqlstate
 from app.db.pool import ConnectionPool, NoFreeConnection, PoolState, ReadPool
 from app.db.reading import Reader, Row
@@ -211,13 +212,13 @@ class Replica:
     async def _connect_same(self) -> "Connection":
         """Open a connection of the pool; it must lead to the server that is checked."""
         connection = await self._connect()
-        found: Any = await connection.fetchrow(_IDENTIFY, timeout=self._max_lag)
-        expected = self.probe.identity
-        if expected is None or found["started_at"] != expected.started_at:
-            connection.terminate()
-            if expected is not None:
-                self.refuse("leads to different servers: name each replica")
-            raise ServiceUnavailable
+        with closed_on_failure(connection):
+            found: Any = await connection.fetchrow(_IDENTIFY, timeout=self._max_lag)
+            expected = self.probe.identity
+            if expected is None or found["started_at"] != expected.started_at:
+                if expected is not None:
+                    self.refuse("leads to different servers: name each replica")
+                raise ServiceUnavailable
         return connection
 
     def refuse(self, problem: str) -> None:
