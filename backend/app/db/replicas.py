@@ -611,8 +611,10 @@ class Replication:
             return
         if found.cluster != expected.cluster or found.database != expected.database:
             replica.refuse("belongs to another cluster or database than DATABASE_URL")
-        elif not in_recovery and found.started_at == expected.started_at:
-            replica.become_primary()
+        elif not in_recovery and (
+            found.started_at == expected.started_at or self.lost_since is not None
+        ):
+            replica.become_primary()  # without a primary, it has been promoted
         elif not in_recovery:
             replica.refuse("is neither a replica nor the primary of DATABASE_URL")
         else:
