@@ -311,6 +311,18 @@ def test_commits_survive_a_failover() -> None:
     assert "synchronous_commit" not in postgresql["parameters"]
 
 
+def test_statements_on_replicas_do_not_hold_the_replay_back() -> None:
+    """Otherwise replicas are too far behind to be used, and commits wait for them."""
+    patroni = yaml.safe_load((PROJECT_DIR / "deploy/swarm/patroni/patroni.yml").read_text())
+    for postgresql in (
+        objects("Cluster")[0]["spec"]["postgresql"],
+        patroni["bootstrap"]["dcs"]["postgresql"],
+    ):
+        delay = postgresql["parameters"]["max_standby_streaming_delay"]
+        seconds = float(delay.removesuffix("s"))
+        assert seconds <= Settings.model_fields["database_read_max_lag"].default / 2
+
+
 # --- network
 
 

@@ -41,10 +41,11 @@ def normalize(
         url = None
     if url is None or url.drivername not in _SCHEMES:
         raise ValueError("must look like postgresql://user:password@host:5432/database")
-    if not 0 < (url.port or 5432) < 65536:
-        raise ValueError("must have a port between 1 and 65535")
+    if re.search("[@,]", url.host or ""):
+        raise ValueError("needs %2F for /, %3F for ? and %40 for @ in the name and the password")
     query = {"ssl" if name == "sslmode" else name: text for name, text in url.query.items()}
     _check_options(query)
+    _check_ports(url.port, query)
     if needs_primary and _has_several_hosts(query.get("host")):
         query.setdefault("target_session_attrs", "read-write")
     certificates = query.pop("sslrootcert", None)
@@ -63,6 +64,21 @@ def _has_several_hosts(host: object) -> bool:
     return isinstance(host, tuple) or "," in str(host)
 
 
+def _check_ports(port: int | None, query: dict[str, str | tuple[str, ...]]) -> None:
+    """Complete and check the ports. Hosts that are named one by one contain theirs."""
+    hosts = query.get("host", "")
+    if isinstance(hosts, str) and "," in hosts:
+        query.setdefault("port", ",".join(DEFAULT_PORT for _ in hosts.split(",")))
+        if str(query["port"]).count(",") != hosts.count(","):
+            raise ValueError("must have one port for each host")
+    ports = [
+        DEFAULT_PORT if port is None else str(port),
+        *str(query.get("port", DEFAULT_PORT)).split(","),
+    ]
+    if not all(each.isdecimal() and 0 < int(each) < 65536 for each in ports):
+        raise ValueError("must have a port between 1 and 65535")
+
+
 def _check_options(query: Mapping[str, object]) -> None:
     if unknown := query.keys() - _OPTIONS:
         raise ValueError(f"has unknown options: {', '.join(sorted(unknown))}")
@@ -79,7 +95,7 @@ def _move_hosts(value: str) -> str:
     credentials, at, hosts = authority.rpartition("@")
     if "," not in hosts:
         return value
-    pairs = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    pairs = [_HOST.fullmatch(host.strip()) for host in hosts.split(",")]
     if not all(pairs):
         raise ValueError("invalid list of hosts")
     names = ",".join(pair[1].strip("[]") for pair in pairs if pair)

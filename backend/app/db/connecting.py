@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: several hosts, and TLS."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import product
 from ssl import SSLContext, create_default_context
@@ -13,16 +14,14 @@ from sqlalchemy.engine.url import make_url
 
 from app.core.config import SetupError
 from app.core.errors import ServiceUnavailable
-from app.db.failures import log_database_error, refusal_reason
+from app.db.failures import log_database_error, refusal_reason, sqlstate
 
 CONNECT_TIMEOUT_SECONDS = 60.0
 """The timeout of migrations; requests use DATABASE_CONNECT_TIMEOUT."""
-TRY_NEXT_HOST = (
-    OSError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TargetServerAttributeNotMatched,
-)
-"""Errors after which another host of DATABASE_URL may still accept the connection."""
+TRY_NEXT_HOST = (OSError, UnicodeError)
+"""Errors after which another host may still accept the connection. The latter is for bad names."""
+TRY_NEXT_STATES = ("08", "53", "57P")
+"""The same for SQLSTATE prefixes: the host closes the connection, is full, starts or ends."""
 
 
 async def connect_to(url: str, **options: Any) -> "asyncpg.Connection[Any]":
@@ -61,22 +60,40 @@ async def connect(
     ports = port if isinstance(port, (list, tuple)) else [port]
     attributes = options.pop("target_session_attrs", None)
     rounds = [attributes] if attributes != "prefer-standby" else ["standby", "any"]
+    failure: Exception | None = None
     options |= {"timeout": timeout / len(hosts), **_tls_options(ssl, sslrootcert)}
     for target, (each_host, each_port) in product(rounds, zip(hosts, ports, strict=True)):
         try:
             connection: asyncpg.Connection[Any] = await asyncpg.connect(
                 host=each_host, port=each_port, target_session_attrs=target, **options
             )
-        except TRY_NEXT_HOST as error:
-            failure: Exception = error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            failure = failure or error  # that another host is full or does not answer tells more
+        except (*TRY_NEXT_HOST, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             failure = error
-            break
+            if not _may_try_next(error):
+                break
         else:
             return connection
+    assert failure is not None  # noqa: S101 - for mypy
     if logs_failure:
         log_database_error(failure)
     raise ServiceUnavailable from failure
+
+
+def _may_try_next(error: Exception) -> bool:
+    is_unavailable = (sqlstate(error) or "").startswith(TRY_NEXT_STATES)
+    return is_unavailable or isinstance(error, TRY_NEXT_HOST)
+
+
+@contextmanager
+def closed_on_failure(connection: "asyncpg.Connection[Any]") -> Iterator[None]:
+    """Close a new connection if the block fails, without waiting for the server."""
+    try:
+        yield
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def has_several_hosts(url: str) -> bool:

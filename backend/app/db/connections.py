@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from app.core.config import Settings
 from app.core.errors import ServiceUnavailable
-from app.db.connecting import address_of, connect, has_several_hosts
+from app.db.connecting import address_of, closed_on_failure, connect, has_several_hosts
 from app.db.failures import DRIVER_ERRORS, log_database_error, refusal_reason
 from app.db.pool import ReadPool
 from app.db.replicas import Address, Connect, Replication
@@ -81,7 +81,8 @@ class Connections:
             read_from=None if self._read_url is None else address_of(self._read_url),
             open_pool=self.open_read_pool,
             max_lag=self._settings.database_read_max_lag,
-            on_new_primary=self._drop,
+            max_lost=self._settings.database_failover_wait,
+            give_up=self._drop,
         )
 
     def options(
@@ -153,7 +154,7 @@ class Connections:
         return wait_and_open
 
     def _drop(self, before: float) -> None:
-        """Close the connections to a former primary, which were opened before a time.
+        """Close the connections to a lost primary, which were opened before a time.
 
         A pooler has connections of its own, and holds back statements until it finds the new one.
         """
@@ -230,7 +231,8 @@ class _Listener:
 
 async def _with_json(connection: "asyncpg.Connection[Any]") -> "asyncpg.Connection[Any]":
     """Let a connection return parsed JSON."""
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
-    )
+    with closed_on_failure(connection):
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
+        )
     return connection

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias,
 from weakref import WeakSet
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
@@ -20,7 +21,7 @@ from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
 from app.core.errors import ServiceUnavailable
-from app.db.failures import log_database_error
+from app.db.failures import DRIVER_ERRORS, log_database_error
 
 Item = TypeVar("Item")
 
@@ -141,7 +142,7 @@ class EnginePool:
     async def acquire(self) -> "Connection":
         try:
             pooled = await self._engine.raw_connection()
-        except PoolTimeout as error:
+        except (PoolTimeout, DBAPIError, *DRIVER_ERRORS) as error:
             log_database_error(error)
             raise ServiceUnavailable from error
         connection: Connection = cast("Any", pooled.driver_connection)
@@ -204,8 +205,11 @@ class ReadPool:
             self._available -= 1
         try:
             connection = await self._connect()
-        except BaseException:
+        except BaseException as error:
             self._allow_opening()
+            if isinstance(error, DRIVER_ERRORS):  # after the handshake
+                log_database_error(error)
+                raise ServiceUnavailable from error
             raise
         self._opened.add(connection)
         return connection

@@ -15,7 +15,9 @@ import asyncio
 import os
 import socket
 import time
+import zlib
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -26,6 +28,7 @@ import asyncpg
 
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
+from app.db.connecting import closed_on_failure
 from app.db.failures import DRIVER_ERRORS, QUERY_CANCELED, refusal_reason, sqlstate
 from app.db.pool import ConnectionPool, NoFreeConnection, PoolState, ReadPool
 from app.db.reading import Reader, Row
@@ -36,7 +39,9 @@ DEFAULT_PORT = 5432
 KEEP_SECONDS = 600.0
 """How long the positions of the primary are kept; a longer lag is not measured."""
 RESOLVE_SECONDS = 5.0
-"""How often the names of replicas are resolved again."""
+"""How often the names of replicas are resolved again, and how long that may take."""
+LEARN_SECONDS = 2 * RESOLVE_SECONDS
+"""How long it takes until all processes know of a change of names."""
 PROBATION = 1.5
 """How long a replica must have been fresh before a process uses it, in multiples of `max_lag`.
 
@@ -195,6 +200,8 @@ class Replica:
         self.fresh_at = float("-inf")
         self.behind_since = float("inf")
         self.checked_at = float("-inf")
+        self._silent_since: float | None = None
+        """The time since which it does not answer; None if it does, or was not asked yet."""
         self._asked_at = float("-inf")
         self._fresh_since: float | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -205,13 +212,13 @@ class Replica:
     async def _connect_same(self) -> "Connection":
         """Open a connection of the pool; it must lead to the server that is checked."""
         connection = await self._connect()
-        found: Any = await connection.fetchrow(_IDENTIFY, timeout=self._max_lag)
-        expected = self.probe.identity
-        if expected is None or found["started_at"] != expected.started_at:
-            connection.terminate()
-            if expected is not None:
-                self.refuse("leads to different servers: name each replica")
-            raise ServiceUnavailable
+        with closed_on_failure(connection):
+            found: Any = await connection.fetchrow(_IDENTIFY, timeout=self._max_lag)
+            expected = self.probe.identity
+            if expected is None or found["started_at"] != expected.started_at:
+                if expected is not None:
+                    self.refuse("leads to different servers: name each replica")
+                raise ServiceUnavailable
         return connection
 
     def refuse(self, problem: str) -> None:
@@ -219,11 +226,18 @@ class Replica:
         if self.problem != problem:
             logger.error(f"DATABASE_READ_URL: {self.name} {problem}")
         self.problem, self.is_refused, self._fresh_since = problem, True, None
+        self.note_silence(time.monotonic())
 
-    def note_failure(self) -> None:
+    def note_silence(self, asked_at: float) -> None:
+        """Note that a question did not tell how far it is."""
+        if self._silent_since is None:
+            self._silent_since = asked_at
+
+    def note_failure(self, asked_at: float) -> None:
         """Note that it does not answer. The second time, its connections are closed."""
         self.failures += 1
         self._fresh_since = None
+        self.note_silence(asked_at)
         if not self.is_refused:
             if self.failures == 1:
                 logger.warning(f"the replica {self.name} does not answer")
@@ -242,6 +256,7 @@ class Replica:
         if self.problem is not None:
             logger.info(f"the replica {self.name} answers")
         self.failures, self.problem, self.is_refused = 0, None, False
+        self._silent_since = None
         self.compare(positions)
         is_fresh = min(now, reference) - self.fresh_at <= self._max_lag
         if not is_fresh or now - self.checked_at > self._max_lag / 2:
@@ -275,7 +290,7 @@ class Replica:
         """Use it no longer as a replica."""
         self.problem, self.is_refused = IS_PRIMARY, False
         self.forget()
-        self.checked_at = float("-inf")
+        self.checked_at = self._silent_since = float("-inf")
         waiting, self._waiting = self._waiting, []
         for _, reached in waiting:
             if not reached.done():
@@ -302,11 +317,15 @@ class Replica:
         return self.problem is None and self.removed_at is None and is_checked
 
     def is_awaited(self, now: float) -> bool:
-        """Return whether a process may use it, so that commits wait for it."""
-        silent, behind = now - self.checked_at, self._asked_at - self.behind_since
-        if silent > PROBATION * self._max_lag:
+        """Return whether a process may use it, so that commits wait for it.
+
+        Other processes may use one that this process has not asked, because it has just started or
+        was stopped for a moment.
+        """
+        if self._silent_since is not None and now - self._silent_since > PROBATION * self._max_lag:
             return False
-        return silent > self._max_lag / 2 or behind <= PROBATION * self._max_lag
+        is_unknown = now - self.checked_at > self._max_lag / 2
+        return is_unknown or self._asked_at - self.behind_since <= PROBATION * self._max_lag
 
     def lag(self, now: float) -> float:
         """Return how many seconds it is behind at least."""
@@ -358,17 +377,20 @@ class Replication:
         read_from: Address | None,
         open_pool: Callable[[Connect], ReadPool],
         max_lag: float,
-        on_new_primary: Callable[[float], None],
+        max_lost: float,
+        give_up: Callable[[float], None],
     ) -> None:
         """`read_from` has the hosts of the replicas; `connect_…` take the address of one.
 
-        `on_new_primary` is called with the time at which the former primary last answered.
+        `give_up` is called with a time: connections to the primary that were opened before it are
+        useless. There is a new primary, or none has answered for more than `max_lost` seconds.
         """
         self._connect_probe, self._connect_to_read = connect_probe, connect_to_read
         self._read_from = read_from
         self._open_pool = open_pool
         self._max_lag = max_lag
-        self._on_new_primary = on_new_primary
+        self._max_lost = max_lost
+        self._give_up = give_up
         self._primary = _Probe(connect_to_primary, max_lag / 2)
         self._identity: Identity | None = None
         self._positions = Positions(resolution=max_lag / 20)
@@ -378,8 +400,12 @@ class Replication:
         """The time since which the primary does not answer; None if it does."""
         self.primary_problem: str | None = None
         self._replicas: dict[str, Replica] = {}
-        self._current: asyncio.Task[int] | None = None
-        self._next: asyncio.Task[int] | None = None
+        self._addresses: dict[str, Sequence[str]] = {}
+        self._are_named = asyncio.Event()
+        """Whether the replicas are known."""
+        self._are_named.set()
+        self._current: asyncio.Task[int | None] | None = None
+        self._next: asyncio.Task[int | None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._has_started = False
 
@@ -399,15 +425,22 @@ class Replication:
         return _of_this_process([each for each in self._replicas.values() if each.is_usable(now)])
 
     def last_resort(self) -> ReadPool | None:
-        """Return the pool of a replica that was fresh when the primary was lost, or None."""
+        """Return the pool of a replica that was fresh when the primary was lost, or None.
+
+        Of several, those that have replayed most: the others may lack what was acknowledged.
+        """
         now = time.monotonic()
-        return _of_this_process(
-            [
-                each
-                for each in self._replicas.values()
-                if each.is_reachable(now) and each.fresh_at >= self._seen_at - 2 * self._max_lag
-            ]
-        )
+        fresh = [
+            each
+            for each in self._replicas.values()
+            if each.is_reachable(now) and each.fresh_at >= self._seen_at - self._max_lag
+        ]
+        most = max((each.replayed for each in fresh), default=0)
+        return _of_this_process([each for each in fresh if each.replayed == most])
+
+    def serves_alone(self) -> bool:
+        """Return whether a replica serves reads while the primary is lost."""
+        return self.lost_since is not None and self.last_resort() is not None
 
     def alternatives(self, failed: ReadPool) -> list[ReadPool]:
         """Return the pools of other usable replicas."""
@@ -419,12 +452,13 @@ class Replication:
 
     async def replicated(self) -> None:
         """Return when the replicas have what was committed before the call, or `max_lag` later."""
-        now = time.monotonic()
-        awaited = [each for each in self._replicas.values() if each.is_awaited(now)]
-        if not awaited:
-            return
         with suppress(TimeoutError):
             async with asyncio.timeout(self._max_lag):
+                await self._are_named.wait()
+                now = time.monotonic()
+                awaited = [each for each in self._replicas.values() if each.is_awaited(now)]
+                if not awaited:
+                    return
                 position = await self._position()
                 if position is None:
                     await asyncio.sleep(self._max_lag)
@@ -438,25 +472,28 @@ class Replication:
         """
         if self._next is None:
             self._next = asyncio.create_task(self._ask_after(self._current), name="position")
-        try:
-            return await asyncio.shield(self._next)
-        except ServiceUnavailable:
-            return None
+        return await asyncio.shield(self._next)
 
-    async def _ask_after(self, former: "asyncio.Task[int] | None") -> int:
+    async def _ask_after(self, former: "asyncio.Task[int | None] | None") -> int | None:
         if former is not None:
             await asyncio.wait([former])
         self._current, self._next = self._next, None  # later calls need a later answer
         asked_at = time.monotonic()
-        position, in_recovery = await self._primary.ask()
-        if not in_recovery:
-            self._note_primary(position, asked_at)
+        try:
+            position, in_recovery = await self._primary.ask()
+        except ServiceUnavailable:
+            return None
+        if in_recovery:  # what a demoted primary has replayed may be less than what was committed
+            return None
+        self._note_primary(position, asked_at)
         return position
 
     # --- checks
 
     def start(self) -> None:
         """Check the servers in the background."""
+        if self.has_replicas:
+            self._are_named.clear()
         self._tasks = [
             asyncio.create_task(self._follow_primary(), name="primary"),
             asyncio.create_task(self._follow_names(), name="names of replicas"),
@@ -491,8 +528,11 @@ class Replication:
         self._note_primary(position, asked_at)
 
     def _note_lost(self, problem: str) -> None:
+        now = time.monotonic()
         if self.lost_since is None:
-            self.lost_since = time.monotonic()
+            self.lost_since = now
+        elif now - self.lost_since > self._max_lost:
+            self._give_up(self.lost_since)
         if self.primary_problem != problem:
             logger.warning(f"the primary of DATABASE_URL {problem}")
         self.primary_problem = problem
@@ -504,7 +544,7 @@ class Replication:
             self._positions.clear()
             for each in self._replicas.values():
                 each.forget()
-            self._on_new_primary(self._seen_at)
+            self._give_up(self._seen_at)
         elif self.lost_since is not None and self.primary_problem is not None:
             logger.info("the primary answers again")
         self._identity, self.lost_since, self.primary_problem = identity, None, None
@@ -520,8 +560,8 @@ class Replication:
         if self._read_from is None:
             return
         while True:
-            with suppress(OSError):
-                await self._update(await servers_of(self._read_from))
+            await self._update(await servers_of(self._read_from, self._addresses))
+            self._are_named.set()
             await asyncio.sleep(RESOLVE_SECONDS)
 
     async def _update(self, servers: Mapping[str, Address]) -> None:
@@ -531,7 +571,7 @@ class Replication:
         commits wait for a former one longer.
         """
         now = time.monotonic()
-        delay = RESOLVE_SECONDS if self._has_started else 0.0
+        delay = LEARN_SECONDS if self._has_started else 0.0
         self._has_started = True
         for name, address in servers.items():
             if name not in self._replicas:
@@ -548,7 +588,7 @@ class Replication:
         for name, replica in list(self._replicas.items()):
             if name not in servers:
                 replica.removed_at = replica.removed_at or now
-                if now - replica.removed_at > 2 * RESOLVE_SECONDS:
+                if now - replica.removed_at > LEARN_SECONDS:
                     del self._replicas[name]
                     await replica.close()
 
@@ -563,15 +603,18 @@ class Replication:
         try:
             replayed, in_recovery = await replica.probe.ask()
         except ServiceUnavailable:
-            replica.note_failure()
+            replica.note_failure(asked_at)
             return
         found, expected = replica.probe.identity, self._identity
         if found is None or expected is None:
+            replica.note_silence(asked_at)
             return
         if found.cluster != expected.cluster or found.database != expected.database:
             replica.refuse("belongs to another cluster or database than DATABASE_URL")
-        elif not in_recovery and found.started_at == expected.started_at:
-            replica.become_primary()
+        elif not in_recovery and (
+            found.started_at == expected.started_at or self.lost_since is not None
+        ):
+            replica.become_primary()  # without a primary, it has been promoted
         elif not in_recovery:
             replica.refuse("is neither a replica nor the primary of DATABASE_URL")
         else:
@@ -614,7 +657,15 @@ def _of_this_process(replicas: Sequence[Replica]) -> ReadPool | None:
     if len(replicas) == 1:
         return replicas[0].pool
     ordered = sorted(replicas, key=lambda each: each.name)
-    return ordered[os.getpid() % len(ordered)].pool
+    return ordered[choice(socket.gethostname(), os.getpid(), among=len(ordered))].pool
+
+
+def choice(host: str, process: int, *, among: int) -> int:
+    """Return a number below `among`: the processes of a host, and those of all hosts, differ.
+
+    In containers, processes of different hosts have the same numbers.
+    """
+    return (zlib.crc32(host.encode()) + process) % among
 
 
 class ReplicaReader(Reader):
@@ -675,11 +726,14 @@ def _is_repeatable(error: ServiceUnavailable) -> bool:
     return not is_slow and not isinstance(error, NoFreeConnection)
 
 
-async def servers_of(hosts: Address) -> Mapping[str, Address]:
-    """Return the address of each server by name. Raises OSError.
+async def servers_of(
+    hosts: Address, known: dict[str, Sequence[str]] | None = None
+) -> Mapping[str, Address]:
+    """Return the address of each server by name.
 
     Each host is a server. A name with several addresses means several servers, unless the
-    certificate of the server is checked for the name.
+    certificate of the server is checked for the name. `known` keeps the addresses of names: a name
+    that cannot be resolved has its former ones, or is one server that does not answer.
     """
     names, ports = hosts.get("host"), hosts.get("port")
     if not isinstance(names, list):
@@ -689,15 +743,31 @@ async def servers_of(hosts: Address) -> Mapping[str, Address]:
         for name, value in hosts.items()
         if name not in {"host", "port", "target_session_attrs"}
     }
-    found: dict[str, Address] = {}
-    for name, port in zip(names, ports or [], strict=True):
-        addresses = [name]
-        if not name.startswith("/") and hosts.get("ssl") != "verify-full":
-            loop = asyncio.get_running_loop()
-            resolved = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-            several = sorted({str(each[4][0]) for each in resolved})
-            if len({each[0] for each in resolved}) == 1:  # not one server with IPv4 and IPv6
-                addresses = several if len(several) > 1 else [name]
-        for address in addresses:
-            found[f"{address}:{port}"] = {**common, "host": address, "port": port}
-    return found
+    known = {} if known is None else known
+    checks_name = hosts.get("ssl") == "verify-full"
+
+    async def resolve(name: str, port: int) -> Sequence[str]:
+        if not checks_name and not name.startswith("/"):
+            with suppress(OSError, UnicodeError):  # UnicodeError: an invalid name
+                known[name] = await _addresses_of(name, port)
+        return known.get(name, [name])
+
+    places = list(zip(names, ports or [], strict=True))
+    resolved = await asyncio.gather(*(resolve(*each) for each in places))
+    return {
+        f"{address}:{port}": {**common, "host": address, "port": port}
+        for (_, port), addresses in zip(places, resolved, strict=True)
+        for address in addresses
+    }
+
+
+async def _addresses_of(name: str, port: int) -> Sequence[str]:
+    """Return the addresses of several servers, or the name of one. Raises OSError, UnicodeError."""
+    async with asyncio.timeout(RESOLVE_SECONDS):
+        resolved = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    by_family: dict[int, set[str]] = defaultdict(set)
+    for family, _, _, _, (address, *_) in resolved:
+        by_family[family].add(str(address))
+    # A server may have an address of each family.
+    addresses = max(by_family.values(), key=len)
+    return sorted(addresses) if len(addresses) > 1 else [name]

@@ -48,6 +48,9 @@ BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 """Arguments for FOR NO KEY UPDATE: rows that reference the locked row can still be inserted."""
 
+_RAW_ERRORS = (asyncpg.InternalClientError, asyncpg.InterfaceError)
+"""Errors of asyncpg that SQLAlchemy does not wrap: a new connection has ended, for example."""
+
 BEFORE_COMMIT = "before_commit"
 """Key in `session.info` of a list of functions, which are called with the session."""
 COMMIT_LOG = "commit_log"
@@ -281,7 +284,7 @@ def _hide_details(context: ExceptionContext) -> None:
 def _database_errors() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, PoolTimeout, TimeoutError, asyncpg.InternalClientError) as error:
+    except (DBAPIError, PoolTimeout, TimeoutError, *_RAW_ERRORS) as error:
         translated = _translate(error)
         if translated is None:
             raise

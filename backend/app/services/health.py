@@ -95,16 +95,20 @@ async def check_readiness(database: Database) -> Readiness:
     Raises ServiceUnavailable with the reason.
     """
     warnings = [DISK_FULL] if is_disk_full() else []
-    if database.replication is not None:
-        warnings += database.replication.problems()
-    try:
-        warnings += await _check_primary(database)
-    except ServiceUnavailable as error:
-        if sqlstate(error.__cause__) == TOO_MANY_CONNECTIONS:
-            raise ServiceUnavailable(NO_FREE_CONNECTION) from error
-        if database.replication is None or database.replication.last_resort() is None:
-            raise
-        warnings.append(PRIMARY_LOST)
+    replication = database.replication
+    if replication is not None:
+        warnings += replication.problems()
+    if replication is not None and replication.serves_alone():
+        warnings.append(PRIMARY_LOST)  # to ask it could take longer than a probe waits
+    else:
+        try:
+            warnings += await _check_primary(database)
+        except ServiceUnavailable as error:
+            if sqlstate(error.__cause__) == TOO_MANY_CONNECTIONS:
+                raise ServiceUnavailable(NO_FREE_CONNECTION) from error
+            if replication is None or replication.last_resort() is None:
+                raise
+            warnings.append(PRIMARY_LOST)
     migrated = await database.reader.scalar(_MIGRATED)
     revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:

@@ -89,7 +89,11 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream, max_bytes: int) -> None:
         self._stream = stream
         self._max_bytes = max_bytes
-        self._received = 0
+        self._remaining = max_bytes
+
+    def allow(self, max_bytes: int) -> None:
+        """Accept this much until something is sent again."""
+        self._remaining = max_bytes
 
     async def read(
         self,
@@ -97,8 +101,8 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
     ) -> bytes:
         part = await self._stream.read(max_bytes, timeout)
-        self._received += len(part)
-        if self._received > self._max_bytes:
+        self._remaining -= len(part)
+        if self._remaining < 0:
             raise TooMuchReceived
         return part
 
@@ -107,7 +111,7 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
         buffer: bytes,
         timeout: float | None = None,  # noqa: ASYNC109 - the signature of the base class
     ) -> None:
-        self._received = 0
+        self._remaining = self._max_bytes
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -124,6 +128,16 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+def allow_body(response: httpcore.Response, max_bytes: int) -> None:
+    """Receive a body of this length, although less is accepted before it (`PublicOnly`).
+
+    Chunks may take as much again.
+    """
+    stream = response.extensions["network_stream"]
+    if isinstance(stream, _BoundedStream):
+        stream.allow(2 * max_bytes)
 
 
 class PublicOnly(httpcore.AsyncNetworkBackend):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.services.bulk.fetching import Fetcher, FetchLimits, NotFetched
+from app.services.bulk.fetching import MAX_HEAD_BYTES, Fetcher, FetchLimits, NotFetched
 from app.services.outgoing import is_public, resolve
 from tests.bulk.sites import FAST, Names, local_fetcher, moved, response, serve
 from tests.certificates import Certificates
@@ -166,6 +166,35 @@ class TestFiles:
 
         async with serve({"/a.png": send}) as site, local_fetcher() as fetcher:
             assert await refused(fetcher, f"http://127.0.0.1:{site.port}/a.png", file) == reason
+
+    @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
+    async def test_interim_responses_are_bounded(self, status: str, file: Path) -> None:
+        sent = 0
+
+        async def flood(writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            while True:
+                writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode() * 100)
+                sent += 100
+                await writer.drain()
+
+        async with serve({"/a.png": flood}) as site, local_fetcher() as fetcher:
+            url = f"http://127.0.0.1:{site.port}/a.png"
+            assert await refused(fetcher, url, file) == "the answer is too long"
+        assert sent < 500_000
+
+    async def test_files_of_one_connection_may_be_large(self, file: Path) -> None:
+        image = bytes(3 * MAX_HEAD_BYTES)
+        hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        async with (
+            serve({"/a.png": hint + response(image)}) as site,
+            local_fetcher() as fetcher,
+        ):
+            url = f"http://127.0.0.1:{site.port}/a.png"
+            for _ in range(3):
+                fetched = await fetcher.fetch(url, file, max_bytes=len(image))
+                assert fetched.digest == sha256(image).digest()
+            assert site.connections == 1
 
     async def test_endless_file_ends_at_the_limit(self, file: Path) -> None:
         ended = asyncio.Event()

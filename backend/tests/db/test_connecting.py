@@ -3,9 +3,10 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -35,11 +36,20 @@ def address(database_url: str) -> tuple[str, int]:
 class TestSeveralHosts:
     async def connect(self, url: str, address: tuple[str, int], *first: str, **options: Any) -> str:
         """Connect to one of the hosts; return the name of the database."""
-        host, port = address
+        hosts = [(each, address[1]) for each in first]
+        return await self._connect(url, *hosts, address, **options)
+
+    async def connect_after(
+        self, host: str, port: int, url: str, address: tuple[str, int], **options: Any
+    ) -> str:
+        """Connect to one of two servers; return the name of the database."""
+        return await self._connect(url, (host, port), address, **options)
+
+    async def _connect(self, url: str, *addresses: tuple[str, int], **options: Any) -> str:
         of_database = make_url(url)
         arguments: dict[str, Any] = {
-            "host": [*first, host],
-            "port": [*(port for _ in first), port],
+            "host": [host for host, _ in addresses],
+            "port": [port for _, port in addresses],
             "user": of_database.username,
             "password": of_database.password,
             "database": of_database.database,
@@ -73,17 +83,39 @@ class TestSeveralHosts:
         silent = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
         async with silent:
             port = silent.sockets[0].getsockname()[1]
-            url = make_url(database_url)
-            connection = await connect(
-                host=["127.0.0.1", address[0]],
-                port=[port, address[1]],
-                user=url.username,
-                password=url.password,
-                database=url.database,
-                timeout=1,
-            )
+            assert await self.connect_after("127.0.0.1", port, database_url, address)
             assert accepted.is_set()
-            await connection.close()
+
+    @pytest.mark.parametrize("state", ["", "53300", "57P01", "57P03", "08006"])
+    async def test_next_host_is_used_if_one_is_full_or_ends(
+        self, database_url: str, address: tuple[str, int], state: str
+    ) -> None:
+        async with server_that_refuses(state) as port:
+            found = await self.connect_after("127.0.0.1", port, database_url, address)
+        assert found == make_url(database_url).database
+
+    async def test_next_host_is_not_used_if_one_refuses_the_password(
+        self, database_url: str, address: tuple[str, int]
+    ) -> None:
+        async with server_that_refuses("28P01") as port:
+            with pytest.raises(ServiceUnavailable):
+                await self.connect_after("127.0.0.1", port, database_url, address)
+
+    async def test_name_that_is_invalid_is_skipped(
+        self, database_url: str, address: tuple[str, int]
+    ) -> None:
+        found = await self.connect(database_url, address, "a..b")
+        assert found == make_url(database_url).database
+
+    async def test_full_host_is_named_if_others_have_other_attributes(
+        self, database_url: str, address: tuple[str, int]
+    ) -> None:
+        async with server_that_refuses("53300") as port:
+            with pytest.raises(ServiceUnavailable) as error:
+                await self.connect_after(
+                    "127.0.0.1", port, database_url, address, target_session_attrs="standby"
+                )
+        assert isinstance(error.value.__cause__, asyncpg.TooManyConnectionsError)
 
     @pytest.mark.parametrize("attributes", ["standby", "read-only"])
     async def test_host_with_other_attributes_is_not_used(
@@ -122,6 +154,28 @@ class TestSeveralHosts:
             assert database.reader is not None
         finally:
             await database.dispose()
+
+
+@asynccontextmanager
+async def server_that_refuses(state: str) -> AsyncIterator[int]:
+    """Refuse connections with a SQLSTATE, or close them without one; yield the port."""
+    values = [b"FATAL", b"FATAL", state.encode(), b"refused"]
+    fields = b"".join(b"%c%s\0" % field for field in zip(b"SVCM", values, strict=True))
+    message = b"E" + (len(fields) + 5).to_bytes(4) + fields + b"\0"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, EOFError):  # the client has closed the connection
+            if await reader.readexactly(8) == SSL_REQUEST:
+                writer.write(b"N")
+                await reader.readexactly(8)
+            if state:
+                writer.write(message)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
 
 
 @asynccontextmanager

@@ -1,15 +1,21 @@
-"""The SQLAlchemy pool: FIFO order, timeouts and cancelled waiters."""
+"""The pools: FIFO order, timeouts, cancelled waiters, and connections that end at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
-from app.db.pool import FifoPool
+from app.core.errors import ServiceUnavailable
+from app.db.connecting import connect_to
+from app.db.pool import EnginePool, FifoPool, ReadPool
+from app.db.reading import Reader
+from app.db.session import Database
 
 
 @pytest.fixture
@@ -81,3 +87,37 @@ async def test_connection_of_a_cancelled_waiter_is_passed_on(
     await holder.close()  # assigns the connection to the waiting task, which has not run yet
     cancelled.cancel()
     assert await use(engine) == 1
+
+
+async def test_connection_that_ends_after_the_handshake_is_unavailable(database_url: str) -> None:
+    """Its first statements are part of opening it, so other servers may be tried."""
+
+    async def connect(**_: Any) -> "asyncpg.Connection[Any]":
+        connection = await connect_to(database_url)
+        connection.terminate()
+        return connection
+
+    async def connect_and_ask() -> "asyncpg.Connection[Any]":
+        connection = await connect()
+        await connection.fetchval("SELECT 1")
+        return connection
+
+    engine = create_async_engine(database_url, connect_args={"async_creator_fn": connect})
+    pool = EnginePool(engine)
+    for each in (ReadPool(connect_and_ask, size=1, timeout=0.5), pool):
+        for _ in range(2):
+            with pytest.raises(ServiceUnavailable):
+                await each.acquire()
+    database = Database(
+        sessions=async_sessionmaker(engine),
+        reader=Reader(pool),
+        connect_to_primary=engine.connect,
+        hold_lock=lambda number: nullcontext(True),
+    )
+    with pytest.raises(ServiceUnavailable):
+        async with database.autocommit():
+            pass
+    with pytest.raises(ServiceUnavailable):
+        async with database.unit_of_work() as session:
+            await session.connection()
+    await engine.dispose()

@@ -1,14 +1,22 @@
 """Two processes with a replica, as two databases: none reads less than the other has committed."""
 
 import asyncio
+import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import bindparam, column, func, select, table, text
 
-from app.core.config import Settings
-from app.db.replicas import Positions, servers_of
+from app.core.config import PROJECT_DIR, Settings
+from app.core.database_url import normalize
+from app.db import replicas
+from app.db.pool import ReadPool
+from app.db.replicas import Positions, Replica, choice, servers_of
 from app.db.session import Database
 from tests.postgres import ClusterMember, cluster
 
@@ -17,17 +25,43 @@ pytestmark = pytest.mark.checkout
 MAX_LAG = 1.0
 ROUNDS = 30
 _NOTES = table("notes", column("id"))
+_CREATE = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY)"
 _INSERT = text("INSERT INTO notes DEFAULT VALUES RETURNING id")
 _LATEST = select(func.max(_NOTES.c.id))
 _IN_RECOVERY = select(func.pg_is_in_recovery())
+_PORT = select(func.inet_server_port())
 _SLEEP = select(func.pg_sleep(bindparam("seconds")))
+NO_HOST = "does-not-exist.invalid"
 
 
 @pytest.fixture(scope="module")
 def members() -> Iterator[list[ClusterMember]]:
     with cluster() as members:
-        members[0].execute("CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY)")
+        members[0].execute(_CREATE)
         yield members
+
+
+def several(settings: Settings, members: Sequence[ClusterMember], **changes: str) -> Settings:
+    """Return settings with the replicas of a cluster; `changes` replaces URLs."""
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in members[1:])
+    urls = {
+        "database_url": members[0].url,
+        "database_read_url": f"postgresql://postgres@{hosts}/pressroom",
+        **changes,
+    }
+    normalized = {
+        name: normalize(url, password=None, folder=PROJECT_DIR) for name, url in urls.items()
+    }
+    return settings.model_copy(update={**normalized, "database_read_max_lag": MAX_LAG})
+
+
+@asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[Database]:
+    database = Database.from_settings(settings)
+    await database.primary.scalar(_PORT)  # so that the first commit does not wait for a connection
+    database.follow_servers()
+    yield database
+    await database.dispose()
 
 
 @pytest.fixture
@@ -35,22 +69,11 @@ async def databases(
     settings: Settings, members: list[ClusterMember]
 ) -> AsyncIterator[list[Database]]:
     """Return two databases that use the replica."""
-    asyncpg_urls = [each.url.replace("postgresql:", "postgresql+asyncpg:") for each in members]
-    several = settings.model_copy(
-        update={
-            "database_url": asyncpg_urls[0],
-            "database_read_url": asyncpg_urls[1],
-            "database_read_max_lag": MAX_LAG,
-        }
-    )
-    databases = [Database.from_settings(several) for _ in range(2)]
-    for each in databases:
-        each.follow_servers()
-    for each in databases:
-        await until_replica_is_used(each)
-    yield databases
-    for each in databases:
-        await each.dispose()
+    own = several(settings, members)
+    async with started(own) as first, started(own) as second:
+        for each in (first, second):
+            await until_replica_is_used(each)
+        yield [first, second]
 
 
 async def until_replica_is_used(database: Database) -> None:
@@ -60,12 +83,18 @@ async def until_replica_is_used(database: Database) -> None:
         await database.primary.scalar(_SLEEP, {"seconds": 0.05})
 
 
+async def commit(database: Database) -> int:
+    """Commit a row, and return its number."""
+    async with database.unit_of_work() as session:
+        written: int = await session.scalar(_INSERT)
+    return written
+
+
 async def lost_writes(writer: Database, reader: Database) -> int:
     """Return after how many of several commits the reader did not have the row."""
     lost = 0
     for _ in range(ROUNDS):
-        async with writer.unit_of_work() as session:
-            written = await session.scalar(_INSERT)
+        written = await commit(writer)
         lost += await reader.reader.scalar(_LATEST) != written
     return lost
 
@@ -91,6 +120,141 @@ async def test_paused_replica_is_skipped_and_not_awaited(
     finally:
         await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
     await until_replica_is_used(databases[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda members: {},
+        lambda members: {
+            "database_read_url": members[1].url.replace("127.0.0.1", f"{NO_HOST},127.0.0.1")
+        },
+        lambda members: {"database_direct_url": f"{members[1].url}?sslmode=disable"},
+    ],
+    ids=[
+        "as the others",
+        "with a name that cannot be resolved",
+        "with the direct URL of a replica",
+    ],
+)
+async def test_new_process_waits_for_replicas_that_others_use(
+    settings: Settings,
+    databases: list[Database],
+    members: list[ClusterMember],
+    change: Callable[[list[ClusterMember]], dict[str, str]],
+) -> None:
+    await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_pause()")
+    try:
+        async with started(several(settings, members, **change(members))) as new:
+            written = await commit(new)
+            assert await databases[0].reader.scalar(_LATEST) == written
+    finally:
+        await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
+    await until_replica_is_used(databases[0])
+
+
+async def test_new_process_waits_until_the_replicas_are_known(
+    settings: Settings,
+    databases: list[Database],
+    members: list[ClusterMember],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name server does not answer yet."""
+    loop = asyncio.get_running_loop()
+    resolve, answers = loop.getaddrinfo, asyncio.Event()
+
+    async def resolve_later(host: Any, port: Any, **options: Any) -> Any:
+        if host == NO_HOST:
+            await answers.wait()
+        return await resolve(host, port, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve_later)
+    url = members[1].url.replace("127.0.0.1", f"{NO_HOST},127.0.0.1")
+    await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_pause()")
+    try:
+        async with started(several(settings, members, database_read_url=url)) as new:
+            written = await commit(new)
+            assert await databases[0].reader.scalar(_LATEST) == written
+    finally:
+        answers.set()
+        await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
+    await until_replica_is_used(databases[0])
+
+
+async def test_name_that_cannot_be_resolved_is_reported(
+    settings: Settings, members: list[ClusterMember]
+) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{members[1].port},{NO_HOST}/pressroom"
+    async with started(several(settings, members, database_read_url=url)) as database:
+        await until_replica_is_used(database)
+        assert database.replication is not None
+        assert database.replication.problems() == [f"The replica {NO_HOST}:5432 does not answer"]
+
+
+async def test_without_a_primary_the_most_advanced_replica_serves(settings: Settings) -> None:
+    """The other one is hardly behind, but lacks what is acknowledged."""
+    with cluster(2) as members:
+        await asyncio.to_thread(members[0].execute, _CREATE)
+        ports = {each.port: each for each in members}
+        async with started(several(settings, members)) as database:
+            await until_replica_is_used(database)
+            preferred = ports[await database.reader.scalar(_PORT)]
+            await asyncio.to_thread(preferred.execute, "SELECT pg_wal_replay_pause()")
+            write = asyncio.create_task(commit(database))
+            while await database.primary.scalar(_LATEST) is None:
+                await database.primary.scalar(_SLEEP, {"seconds": 0.01})
+            await asyncio.to_thread(members[0].stop, "immediate")
+            written = await write
+            acknowledged_at = time.monotonic()
+            while time.monotonic() - acknowledged_at < 2 * MAX_LAG:
+                assert await database.reader.scalar(_LATEST) == written
+
+
+def a_replica() -> Replica:
+    async def connect() -> "asyncpg.Connection[Any]":
+        raise NotImplementedError
+
+    return Replica(
+        "a replica",
+        connect_probe=connect,
+        connect_to_read=connect,
+        open_pool=lambda connect: ReadPool(connect, size=1, timeout=1),
+        max_lag=MAX_LAG,
+        usable_from=0.0,
+    )
+
+
+def test_replica_is_used_while_it_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, positions, now = a_replica(), Positions(resolution=0.1), 0.0
+    monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: now))
+    for position in range(8):
+        now = position * MAX_LAG / 4
+        positions.add(position, now)
+        replica.note_position(position, positions, asked_at=now, reference=now)
+    assert replica.is_usable(now)
+    fresh_at, now = now, now + MAX_LAG / 4
+    positions.add(8, now)
+    replica.note_position(7, positions, asked_at=now, reference=now)
+    assert replica.is_usable(fresh_at + 0.9 * MAX_LAG)
+    assert not replica.is_usable(fresh_at + 1.1 * MAX_LAG)
+
+
+def test_replica_that_was_not_asked_is_awaited() -> None:
+    """The process may have been stopped for a moment, while others use the replica."""
+    replica, positions, now = a_replica(), Positions(resolution=0.1), time.monotonic()
+    assert replica.is_awaited(now)
+    positions.add(2, now - 2 * MAX_LAG)
+    replica.note_position(1, positions, asked_at=now, reference=now)
+    assert not replica.is_awaited(now), "no process uses it"
+    assert replica.is_awaited(now + 100 * MAX_LAG), "it may have caught up"
+    replica.note_failure(now + 100 * MAX_LAG)
+    assert replica.is_awaited(now + 101 * MAX_LAG)
+    assert not replica.is_awaited(now + 102 * MAX_LAG)
+
+
+def test_processes_of_a_host_and_of_all_hosts_use_different_replicas() -> None:
+    assert {choice("host", process, among=2) for process in (7, 8)} == {0, 1}
+    assert {choice(f"host-{number}", 7, among=2) for number in range(20)} == {0, 1}
 
 
 def test_positions_tell_what_a_replica_has() -> None:
@@ -127,3 +291,37 @@ async def test_each_host_is_a_server(hosts: dict[str, object], names: list[str])
     for address in found.values():
         assert address["user"] == "reader"
         assert "target_session_attrs" not in address
+
+
+@pytest.mark.parametrize(
+    ("addresses", "servers"),
+    [
+        (["10.0.0.1"], ["db"]),
+        (["10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]),
+        (["10.0.0.1", "fd00::1"], ["db"]),
+        (["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"], ["10.0.0.1", "10.0.0.2"]),
+        (["fd00::1", "fd00::2"], ["fd00::1", "fd00::2"]),
+    ],
+    ids=["one", "several", "one with both families", "several with both families", "IPv6"],
+)
+async def test_each_address_of_a_name_is_a_server(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], servers: list[str]
+) -> None:
+    async def resolve(*_: Any, **__: Any) -> list[Any]:
+        families = [socket.AF_INET6 if ":" in each else socket.AF_INET for each in addresses]
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (each, 5432))
+            for family, each in zip(families, addresses, strict=True)
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    known: dict[str, Sequence[str]] = {}
+    expected = [f"{each}:5432" for each in servers]
+    assert list(await servers_of({"host": "db", "port": 5432}, known)) == expected
+
+    async def fail(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail)
+    assert list(await servers_of({"host": "db", "port": 5432}, known)) == expected
+    assert list(await servers_of({"host": "db", "port": 5432})) == ["db:5432"]

@@ -17,13 +17,16 @@ import httpx
 import psutil
 import pytest
 
-from tests.postgres import ClusterMember, cluster, fetch, holding
-from tests.processes import GUNICORN, Api, Checkout, serving, wait_until
+from app.services.health import PRIMARY_LOST
+from tests.postgres import ClusterMember, cluster, fetch, holding, processes_of
+from tests.processes import DEADLINE, GUNICORN, Api, Checkout, serving, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 MAX_LAG = 1.0
 ROUNDS = 60
+LOST = "the primary of DATABASE_URL does not answer"
+PRIMARY_BACK = "the primary answers again"
 
 
 class Site(NamedTuple):
@@ -187,6 +190,34 @@ def test_promoted_replica_takes_over(checkout: Checkout) -> None:
             assert next(clients).get(f"/articles/{article_id}").status_code == 200
         assert found.apis[0].client.get("/health/ready").status_code == 200
         assert "unhandled exception" not in found.apis[0].process.log
+        assert "[error" not in found.apis[0].process.log
+
+
+def test_primary_that_hangs_blocks_neither_reads_nor_probes(checkout: Checkout) -> None:
+    """Its connections stay open, as those to a host that was cut off. Probes wait four seconds."""
+    with site(checkout) as found, ThreadPoolExecutor(1) as threads:
+        wait_until_used(found)
+        api, processes = found.apis[0], processes_of(found.primary.directory)
+        for each in processes:
+            each.suspend()
+        try:
+            new = {"title": "During an outage", "content": "Text.", "published": True}
+            write = threads.submit(
+                api.client.post, "/articles", json=new, headers=found.headers, timeout=DEADLINE
+            )
+            wait_until(lambda: LOST in api.process.log, "the loss is noticed")
+            for path in ("/health/ready", "/articles", "/auth/me"):
+                answer = api.client.get(path, headers=found.headers, timeout=4)
+                assert answer.status_code == 200, answer.text
+            assert PRIMARY_LOST in api.client.get("/health/ready").json()["warnings"]
+            refused = write.result(20)
+            assert refused.status_code == 503
+            assert int(refused.headers["Retry-After"]) > 0
+        finally:
+            for each in processes:
+                each.resume()
+        wait_until(lambda: PRIMARY_BACK in api.process.log, "the primary is back")
+        assert api.client.post("/articles", json=new, headers=found.headers).status_code == 201
 
 
 @pytest.mark.parametrize(

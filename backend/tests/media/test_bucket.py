@@ -193,3 +193,16 @@ async def test_usable_bucket_is_not_reported(
 ) -> None:
     assert await report_of(storage, caplog) == []
     assert names(bucket) == []
+
+
+async def test_check_that_is_interrupted_leaves_nothing_behind(
+    storage: Storage, bucket: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(folder: str, name: str) -> int | None:
+        assert names(bucket) == [name]
+        raise OSError("no connection")
+
+    monkeypatch.setattr(storage, "size", fail)
+    (message,) = await report_of(storage, caplog)
+    assert "no connection" in message
+    assert names(bucket) == []

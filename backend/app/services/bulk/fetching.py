@@ -26,6 +26,8 @@ from app.services.outgoing import (
     NotContacted,
     PublicOnly,
     Resolve,
+    TooMuchReceived,
+    allow_body,
     is_certificate_error,
     is_public,
     parse_target,
@@ -33,6 +35,8 @@ from app.services.outgoing import (
 )
 
 MAX_REDIRECTS = 5
+MAX_HEAD_BYTES = 256 * 1024
+"""What is received before a file at most: headers, and any number of interim responses."""
 USER_AGENT = f"Pressroom/{__version__} (import of images)"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY = frozenset({429, 500, 502, 503, 504})
@@ -127,7 +131,7 @@ class Fetcher:
             max_connections=2 * self.limits.at_once,
             max_keepalive_connections=self.limits.at_once,
             keepalive_expiry=5,
-            network_backend=PublicOnly(resolve, allows),
+            network_backend=PublicOnly(resolve, allows, max_received_bytes=MAX_HEAD_BYTES),
         )
 
     async def __aenter__(self) -> Self:
@@ -189,6 +193,7 @@ class Fetcher:
                     url = _joined(url, target)
                     continue
                 _require_file(response, max_bytes=max_bytes)
+                allow_body(response, max_bytes + MAX_HEAD_BYTES)
                 return await self._receive(response, path, max_bytes=max_bytes)
         raise NotFetched(f"the server redirects more than {MAX_REDIRECTS} times")
 
@@ -219,6 +224,8 @@ class Fetcher:
                 yield response
         except NotContacted as error:
             raise NotFetched(str(error), is_host=error.is_host) from error
+        except TooMuchReceived as error:
+            raise NotFetched("the answer is too long") from error
         except (TimeoutError, httpcore.TimeoutException) as error:
             raise NotFetched("the host does not answer", is_host=True) from error
         except (httpcore.ConnectError, OSError) as error:

@@ -224,8 +224,10 @@ async def verify(storage: Storage) -> None:
         files.mkdir()
         (files / "test.png").write_bytes(b"test")
         await storage.put(folder, files)
-    stored = await storage.size(folder, "test.png")
-    await storage.delete(folder)
+    try:
+        stored = await storage.size(folder, "test.png")
+    finally:
+        await storage.delete(folder)
     if stored is None:
         raise OSError("a stored file was not found")
 
