@@ -21,6 +21,7 @@ class Generator:
     """Runs wrk, and collects the measurements."""
 
     program: str
+    pause_seconds: float = PAUSE_SECONDS
     measurements: list[Measurement] = field(default_factory=list)
 
     def start(self, server: Server, workload: Workload, seconds: int) -> "subprocess.Popen[str]":
@@ -53,7 +54,7 @@ class Generator:
 
     def measure(self, server: Server, workload: Workload, seconds: int, number: int) -> Measurement:
         """Measure once, after a pause in which the load of other programs is measured."""
-        busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
+        busy = psutil.cpu_percent(interval=self.pause_seconds)
         cpu_before = server.cpu_seconds()
         counts = self.drive(server, workload, seconds, allowed_errors=("none",))
         if not counts["requests"]:  # password hashing has low priority on a busy machine

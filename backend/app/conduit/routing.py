@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.params import Depends
+from fastapi.utils import create_model_field
 
 from app.conduit.schemas import GenericError
 from app.http.headers import described
@@ -14,15 +15,14 @@ from app.http.routing import SAFE_METHODS, StrictRequest, StrictRoute
 Responses = dict[int | str, dict[str, Any]]
 
 
+_ERROR_FIELD: Any = create_model_field("error", GenericError, mode="serialization")
+_MIN_ERROR_STATUS = 400
 _HEADERS = {412: ("ETag",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
 def errors(*statuses: int) -> Responses:
     """Declare error responses, in the format of conduit.errors."""
-    return {
-        status: {"model": GenericError, "headers": described(*_HEADERS.get(status, ()))}
-        for status in statuses
-    }
+    return {status: {"headers": described(*_HEADERS.get(status, ()))} for status in statuses}
 
 
 TOKEN_ERRORS = (401, 403)
@@ -58,6 +58,10 @@ class ConduitRoute(StrictRoute):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        # FastAPI would create a field for each response of each route.
+        self.response_fields = {
+            status: _ERROR_FIELD for status in self.responses if int(status) >= _MIN_ERROR_STATUS
+        }
         if not SAFE_METHODS.issuperset(self.methods or ()):
             self.describe_rate_limits()
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
+from functools import cached_property
 from typing import Any, TypeVar, get_origin
 
 from fastapi import Request, Response
@@ -144,12 +145,16 @@ class StrictRoute(APIRoute):
         is_stored = all(each.call is not no_store for each in self.dependant.dependencies)
         if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
             self.add_response_headers(status, "ETag")
-        is_planned, writes = planned_handler(self) is not None, has_units(self)
+        is_planned, writes = self._planned is not None, has_units(self)
         self.is_read = is_planned and "GET" in (self.methods or ()) and not writes
         """Whether http.reads handles the route, without a unit of work, and may find it."""
         if is_planned:
             wrap = _with_exit_stack if writes else _without_exit_stacks
             self.app = wrap(self.get_route_handler())
+
+    @cached_property
+    def _planned(self) -> Handler | None:
+        return planned_handler(self)
 
     def add_response_headers(self, status: int, *names: str) -> None:
         """Describe headers of a response, in addition to those that are described."""
@@ -163,7 +168,7 @@ class StrictRoute(APIRoute):
             self.add_response_headers(status, "RateLimit", "RateLimit-Policy")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = planned_handler(self) or super().get_route_handler()
+        handle = self._planned or super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
         varies_by_caller = uses_credentials(self.dependant)
