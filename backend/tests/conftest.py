@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from sqlalchemy.ext.asyncio import (
 
 from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
+from tests import python
 from tests.databases import (
     RESTART_SEQUENCES,
     database_within,
@@ -74,7 +76,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the server and create the template once, before pytest-xdist starts its workers."""
     server_url()
     if not hasattr(config, "workerinput"):
+        if config.getoption("tx", None):
+            stack = ExitStack()
+            stack.enter_context(python.prepared(cover=bool(config.getoption("cov_source", None))))
+            config.add_cleanup(stack.close)
         template_database()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Let workers fork from a process that has imported the application."""
+    for spec in specs:
+        spec.python = os.environ[python.VARIABLE]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
