@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import (
 
 from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
-from tests import python
+from tests import interpreter
 from tests.databases import (
     RESTART_SEQUENCES,
     database_within,
@@ -52,8 +52,10 @@ for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
 os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 
-# Collect garbage less often: this saves more than a tenth of the time.
+# Collect garbage less often: this saves more than a tenth of the time. `pytest_collection_finish`
+# enables it again.
 gc.set_threshold(50_000, 20, 100)
+gc.disable()
 
 # httpx imports it for each request. Without this entry, Python searches all folders each time.
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # None: it is not installed
@@ -75,10 +77,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server and create the template once, before pytest-xdist starts its workers."""
     server_url()
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        interpreter.start_fork_server()
+    else:
         if config.getoption("tx", None):
             stack = ExitStack()
-            stack.enter_context(python.prepared(cover=bool(config.getoption("cov_source", None))))
+            stack.enter_context(
+                interpreter.prepared(cover=bool(config.getoption("cov_source", None)))
+            )
             config.add_cleanup(stack.close)
         template_database()
 
@@ -87,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     """Let workers fork from a process that has imported the application."""
     for spec in specs:
-        spec.python = os.environ[python.VARIABLE]
+        spec.python = os.environ[interpreter.VARIABLE]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,6 +106,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("checkout"):
                 item.add_marker(pytest.mark.skip(reason="the image contains only the backend"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of collections of garbage: they stay until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

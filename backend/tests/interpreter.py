@@ -1,7 +1,7 @@
 """A Python interpreter that starts fast, because it has imported the application already.
 
-Importing it takes seconds, and each worker of pytest-xdist and each fork server of tests/processes.py
-needs it. `prepared` therefore creates one process that imports it, and a program that replaces
+Importing it takes seconds, and all workers of pytest-xdist need it, as do the servers that they
+start. `prepared` therefore creates one process that imports it, and a program that replaces
 `python -c CODE`: it passes its arguments and its file descriptors to a fork of that process.
 """
 
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from importlib import import_module
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.spawn import set_executable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -28,13 +30,14 @@ PROGRAM = """\
 #!{python} -IS
 import json, os, socket, sys
 
+numbers = [int(each) for each in os.listdir("/dev/fd")]
+numbers = [each for each in numbers if os.path.exists(f"/dev/fd/{{each}}")]
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
-last = connection.fileno()
-numbers = [each for each in range(last) if os.path.exists(f"/dev/fd/{{each}}")]
 message = json.dumps({{"arguments": sys.argv, "numbers": numbers}}).encode()
 socket.send_fds(connection, [message], numbers)
-os.closerange(0, last)
+for number in numbers:
+    os.close(number)
 connection.recv(1)  # until the fork ends
 """
 
@@ -56,11 +59,20 @@ def prepared(*, cover: bool) -> Iterator[None]:
         listener.bind(address)
         listener.listen()
         number = listener.fileno()
-        command = [sys.executable, "-m", "tests.python", str(number), *(["cover"] if cover else [])]
+        options = ["cover"] if cover else []
+        command = [sys.executable, "-m", "tests.interpreter", str(number), *options]
         # It ends when this process closes its input.
         with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number]):
             listener.close()
             yield
+
+
+def start_fork_server() -> None:
+    """Let the fork server of multiprocessing in this process be such a fork, too."""
+    resource_tracker.ensure_running()
+    set_executable(os.environ[VARIABLE])
+    forkserver.ensure_running()
+    set_executable(sys.executable)
 
 
 def import_modules() -> None:
@@ -69,7 +81,7 @@ def import_modules() -> None:
 
 
 def measure_imports() -> None:
-    """Import with coverage, and write a data file that pytest-cov combines with those of workers."""
+    """Import with coverage, and write a data file, which pytest-cov combines with the others."""
     from coverage import Coverage
 
     coverage = Coverage(data_suffix=True)
