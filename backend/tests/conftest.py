@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,31 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 signal.signal(signal.SIGINT, interrupt)
 
 
+WAITING = ("backup", "db", "e2e", "migrations")
+"""Folders whose tests wait for other processes most of the time."""
+
+
 def pytest_xdist_auto_num_workers() -> int:
-    """Use one process more than there are processors: some tests wait for other processes."""
-    return (os.cpu_count() or 1) + 1
+    """Use three processes more than there are processors: many tests wait for other processes."""
+    return (os.cpu_count() or 1) + 3
+
+
+def spread(items: list[pytest.Item]) -> None:
+    """Put files of tests that wait evenly among the others, which use the processors meanwhile.
+
+    pytest-xdist gives each worker an equal part of the list.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [file for path, file in files.items() if path.parent.name in WAITING]
+    others = [item for item in items if item.path.parent.name not in WAITING]
+    parts = len(waiting) or 1
+    bounds = [len(others) * number // parts for number in range(parts + 1)]
+    items[:] = []
+    for number in range(parts):
+        items += waiting[number] if waiting else []
+        items += others[bounds[number] : bounds[number + 1]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,8 +120,10 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Wait long for imports. Skip tests that need the checkout if only the backend is there."""
+    """Order the tests. Wait long for imports. Skip tests that need the checkout in the image."""
     from app.services.bulk import runs
+
+    spread(items)
 
     # On a busy machine, an import takes long. Tests still expect its result, not 202.
     runs.WAIT_SECONDS = 120

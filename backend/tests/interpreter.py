@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-MODULES = ("tests.preloaded", "tests.factories", "hypothesis", "mcp")
+MODULES = ("tests.preloaded", "tests.factories", "tests.patterns", "hypothesis", "mcp")
 VARIABLE = "PRESSROOM_TEST_PYTHON"
 """The environment variable with the path of the program."""
 
