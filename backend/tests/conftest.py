@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -26,6 +28,7 @@ from sqlalchemy.ext.asyncio import (
 
 from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
+from tests import interpreter
 from tests.databases import (
     RESTART_SEQUENCES,
     database_within,
@@ -50,8 +53,10 @@ for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
 os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 
-# Collect garbage less often: this saves more than a tenth of the time.
+# Collect garbage less often: this saves more than a tenth of the time. `pytest_collection_finish`
+# enables it again.
 gc.set_threshold(50_000, 20, 100)
+gc.disable()
 
 # httpx imports it for each request. Without this entry, Python searches all folders each time.
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # None: it is not installed
@@ -65,21 +70,60 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 signal.signal(signal.SIGINT, interrupt)
 
 
+WAITING = ("backup", "db", "e2e", "migrations")
+"""Folders whose tests wait for other processes most of the time."""
+
+
 def pytest_xdist_auto_num_workers() -> int:
-    """Use one process more than there are processors: some tests wait for other processes."""
-    return (os.cpu_count() or 1) + 1
+    """Use three processes more than there are processors: many tests wait for other processes."""
+    return (os.cpu_count() or 1) + 3
+
+
+def spread(items: list[pytest.Item]) -> None:
+    """Put files of tests that wait evenly among the others, which use the processors meanwhile.
+
+    pytest-xdist gives each worker an equal part of the list.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [file for path, file in files.items() if path.parent.name in WAITING]
+    others = [item for item in items if item.path.parent.name not in WAITING]
+    parts = len(waiting) or 1
+    bounds = [len(others) * number // parts for number in range(parts + 1)]
+    items[:] = []
+    for number in range(parts):
+        items += waiting[number] if waiting else []
+        items += others[bounds[number] : bounds[number + 1]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server and create the template once, before pytest-xdist starts its workers."""
     server_url()
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        interpreter.start_fork_server()
+    else:
+        if config.getoption("tx", None):
+            stack = ExitStack()
+            stack.enter_context(
+                interpreter.prepared(cover=bool(config.getoption("cov_source", None)))
+            )
+            config.add_cleanup(stack.close)
         template_database()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Let workers fork from a process that has imported the application."""
+    for spec in specs:
+        spec.python = os.environ[interpreter.VARIABLE]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Wait long for imports. Skip tests that need the checkout if only the backend is there."""
+    """Order the tests. Wait long for imports. Skip tests that need the checkout in the image."""
     from app.services.bulk import runs
+
+    spread(items)
 
     # On a busy machine, an import takes long. Tests still expect its result, not 202.
     runs.WAIT_SECONDS = 120
@@ -87,6 +131,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("checkout"):
                 item.add_marker(pytest.mark.skip(reason="the image contains only the backend"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of collections of garbage: they stay until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -141,15 +141,21 @@ class TestModel:
         assert growth == pytest.approx(model.HOST.disk, rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def tables() -> dict[str, str]:
+    return capacity.tables(model.read_stored())
+
+
 @pytest.mark.parametrize(
     "name",
     ["conditions", "costs", "others", "demand", "bounds", "lifetimes", "waits", "points", "caches"],
 )
-def test_tables_of_the_page_are_those_of_the_stored_results(name: str) -> None:
-    table = capacity.tables(model.read_stored())[name]
-    assert f"<!-- {name} -->\n{table}\n<!-- end of {name} -->" in capacity.PAGE.read_text(), (
-        'run `make bench ARGS="capacity --tables"`'
-    )
+def test_tables_of_the_page_are_those_of_the_stored_results(
+    tables: dict[str, str], name: str
+) -> None:
+    assert (
+        f"<!-- {name} -->\n{tables[name]}\n<!-- end of {name} -->" in capacity.PAGE.read_text()
+    ), 'run `make bench ARGS="capacity --tables"`'
 
 
 def test_configuration_of_nginx_is_rendered() -> None:
