@@ -61,7 +61,7 @@ def _run(
     pause: float,
 ) -> None:
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, verify=False) as client:
         while not stop.is_set():
             try:
                 for _ in attack(client, headers, number):

@@ -34,6 +34,8 @@ PRODUCTION = {
     "CORS_ORIGINS": f"{ORIGIN},{FRONT_END}",
     "HTTP_BIND": HOST,
     "WEB_CONCURRENCY": "2",
+    # Each process computes a hash at its start, and each new user needs two.
+    "BCRYPT_COST": "4",
     # All test requests come from one address.
     "EDGE_REQUESTS_PER_SECOND": "100000",
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
