@@ -20,6 +20,8 @@ SERVICES = "docker-compose.yml"
 WITH_TLS = "docker-compose.tls.yml"
 OBSERVE = "docker-compose.observe.yml"
 ORIGIN = "https://www.example.com"
+CACHED_KEYS = "grep -rha '^KEY: ' /var/cache/nginx/pages"
+"""A command that prints the keys of all pages in nginx's cache."""
 LASTING = ("db", "backend", "nginx", "nginx-config")
 """The services that do not end, so all but `migrate`."""
 FRONT_END = f"http://localhost:{free_port()}"
@@ -102,12 +104,20 @@ class Stack:
 
     def wait_for_change_feed(self) -> None:
         """Wait until nginx has read the change feed once. It then empties its cache."""
-        cursor = ("exec", "-T", "nginx", "cat", "/tmp/cursor")
-        wait_until(
-            lambda: self.project.run_captured(*cursor).returncode == 0,
-            "nginx has read the change feed",
-            seconds=60,
-        )
+        self.wait_inside("nginx", "[ -f /tmp/cursor ]")
+
+    def wait_until_not_cached(self, *slugs: str) -> None:
+        """Wait until nginx's cache has no page whose key contains one of these slugs."""
+        patterns = " ".join(f"-e {slug}" for slug in slugs)
+        self.wait_inside("nginx", f"! {CACHED_KEYS} | grep -qF {patterns}")
+
+    def wait_inside(self, service: str, condition: str, *, seconds: int = 60) -> None:
+        """Wait until a condition of the shell holds in a container.
+
+        One command waits, because each `docker compose exec` takes 0.1 s of CPU time.
+        """
+        loop = f"until {condition}; do sleep 0.2; done"
+        self.project.output("exec", "-T", service, "timeout", str(seconds), "sh", "-c", loop)
 
     @contextmanager
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
