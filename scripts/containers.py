@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +40,8 @@ def why_no_docker() -> str | None:
     return None if compose_command() else "Docker Compose is not installed"
 
 
-def compose_command(env_file: str | None = os.devnull) -> list[str] | None:
+@cache
+def compose_command(env_file: str | None = os.devnull) -> Sequence[str] | None:
     """Return `docker compose` or `docker-compose`; None if not installed.
 
     By default, it does not read `.env`: the settings of developers must not affect the checks. With
@@ -51,7 +53,7 @@ def compose_command(env_file: str | None = os.devnull) -> list[str] | None:
         except OSError:
             continue
         if version.returncode == 0:
-            return [*command, *(["--env-file", env_file] if env_file else [])]
+            return (*command, *(("--env-file", env_file) if env_file else ()))
     return None
 
 

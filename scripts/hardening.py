@@ -83,7 +83,10 @@ def check_users_and_ports(project: Project) -> None:
 
 
 def check_privileges(project: Project) -> None:
-    """Check the user and the capabilities of the first process of each service."""
+    """Check the first process and the file system of each service.
+
+    Root writes to the file system, because it ignores permissions.
+    """
     for service, container in containers(project).items():
         host = container["HostConfig"]
         require(
@@ -95,7 +98,9 @@ def check_privileges(project: Project) -> None:
             {name: host[name] for name in ("ReadonlyRootfs", "CapDrop", "CapAdd", "SecurityOpt")},
         )
     for service in RUNNING:
-        lines = project.output("exec", "-T", service, "cat", "/proc/1/status").splitlines()
+        inside = "cat /proc/1/status; touch /written-by-smoke"
+        result = as_root(project, service, "sh", "-c", inside)
+        lines = result.stdout.splitlines()
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         require(f"{service} does not run as root", "0" not in status["Uid"], status["Uid"])
         # The effective set of a user other than root is always empty. `cap_drop` empties the
@@ -110,6 +115,19 @@ def check_privileges(project: Project) -> None:
             and status["NoNewPrivs"] == ["1"],
             (capabilities, status["NoNewPrivs"]),
         )
+        require(f"{service}'s root filesystem cannot be written to", is_read_only(result), result)
+    result = as_root(project, "backend", "touch", "/keys/by-smoke.pem")
+    require("the backend cannot write to the folder of keys", is_read_only(result), result)
+
+
+def as_root(project: Project, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as root in a container, and return its exit status and output."""
+    return project.run_captured("exec", "-T", "--user", "0", service, *command)
+
+
+def is_read_only(result: subprocess.CompletedProcess[str]) -> bool:
+    """Return whether a command failed because the file system is read-only."""
+    return result.returncode != 0 and "read-only file system" in result.stderr.lower()
 
 
 def check_limits(project: Project) -> None:
@@ -123,27 +141,6 @@ def check_limits(project: Project) -> None:
         )
         log = host["LogConfig"]
         require(f"the log of {service} is limited", "max-size" in log["Config"], log)
-
-
-def check_read_only(project: Project) -> None:
-    """Check as root that the file systems are read-only, because root ignores permissions."""
-    for service in RUNNING:
-        result = project.run_captured(
-            "exec", "-T", "--user", "0", service, "touch", "/written-by-smoke"
-        )
-        require(
-            f"{service}'s root filesystem cannot be written to",
-            result.returncode != 0 and "read-only file system" in result.stderr.lower(),
-            result,
-        )
-    result = project.run_captured(
-        "exec", "-T", "--user", "0", "backend", "touch", "/keys/by-smoke.pem"
-    )
-    require(
-        "the backend cannot write to the folder of keys",
-        result.returncode != 0 and "read-only file system" in result.stderr.lower(),
-        result,
-    )
 
 
 def check_image(project: Project) -> None:
@@ -206,5 +203,4 @@ def check_containers(project: Project) -> None:
     check_users_and_ports(project)
     check_privileges(project)
     check_limits(project)
-    check_read_only(project)
     check_image(project)

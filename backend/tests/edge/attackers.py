@@ -16,7 +16,9 @@ import httpx
 Headers = Mapping[str, str]
 Attack = Callable[[httpx.Client, Headers, int], Iterator[httpx.Response]]
 
-_context = multiprocessing.get_context("spawn")
+# A process that has imported this module forks the clients. Most CPU time would be that of imports.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__])
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def _run(
     pause: float,
 ) -> None:
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, verify=False) as client:
         while not stop.is_set():
             try:
                 for _ in attack(client, headers, number):

@@ -1,7 +1,7 @@
 """Fixtures of the nginx tests. `make edge` runs them, `make test` does not.
 
 Attacks, which measure how long other users wait, and tests with a browser run first, one at a time.
-Four processes then share the others. Each process has a stack of its own.
+Three processes then share the other files. Each process has a stack of its own.
 """
 
 import os

@@ -19,7 +19,7 @@ HOLD_SECONDS = 15
 TIMEOUT_SECONDS = 60
 CALLERS = 10
 """The number of concurrent clients."""
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 """A pause after each request, which leaves CPU time for the containers that start."""
 
 

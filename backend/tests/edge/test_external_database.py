@@ -8,7 +8,6 @@ import yaml
 
 from tests.certificates import Certificates
 from tests.edge.stack import SERVICES, Stack
-from tests.processes import wait_until
 
 EXTERNAL = "docker-compose.external-db.yml"
 START = (
@@ -57,14 +56,8 @@ def elsewhere(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
 
 def test_external_database_is_verified_from_the_read_only_container(elsewhere: Stack) -> None:
     project = elsewhere.project
-
-    def is_up() -> bool:
-        query = ("psql", "--host", "127.0.0.1", "--username", "postgres", "--command", "SELECT 1")
-        password = ("--env", "PGPASSWORD=administrator")
-        status: int = project.run_captured("exec", "-T", *password, "elsewhere", *query).returncode
-        return status == 0
-
-    wait_until(is_up, "the external PostgreSQL accepts connections")
+    # Over TCP: during the first start, a temporary server listens on the Unix socket only.
+    elsewhere.wait_inside("elsewhere", "pg_isready --quiet --host 127.0.0.1")
     commands = [part for statement in ROLES for part in ("--command", statement)]
     project.output("exec", "-T", "elsewhere", "psql", "--username", "postgres", *commands)
 

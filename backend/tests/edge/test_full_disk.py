@@ -23,10 +23,13 @@ SMALL = {
 }
 # New connections need a little space, too, until PostgreSQL has written its cache of the catalogue.
 FILL = f"dd if=/dev/zero of={VOLUME}/filler bs=1M; truncate --size=-256K {VOLUME}/filler"
-READ_METRICS = (
-    "import urllib.request;"
-    " print(urllib.request.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
-)
+WAIT_FOR_METRIC = """
+import time, urllib.request
+while b"pressroom_database_disk_full 1.0" not in urllib.request.urlopen(
+    "http://127.0.0.1:9100/metrics"
+).read():
+    time.sleep(0.5)
+"""
 
 
 @pytest.fixture
@@ -59,9 +62,7 @@ def test_reading_goes_on_and_writing_fails(small: Stack) -> None:
         ready = client.get("/health/ready")
         assert (ready.status_code, ready.json()["warnings"]) == (200, [DISK_FULL])
         assert "the disk of the database is full" in project.output("logs", "backend")
-        metrics = ("exec", "-T", "backend", "python", "-c", READ_METRICS)
-        full = "pressroom_database_disk_full 1.0"
-        wait_until(lambda: full in project.output(*metrics), "the metrics show it")
+        project.output("exec", "-T", "backend", "timeout", "60", "python", "-c", WAIT_FOR_METRIC)
 
         project.output("exec", "-T", "db", "rm", f"{VOLUME}/filler")
         assert write().status_code == 201

@@ -64,9 +64,9 @@ def test_sighup_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
 
 def test_scaling_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
     with load(stack, author) as results:
-        stack.up("--no-recreate", "--scale", "backend=3")
+        stack.scale(3)
         assert len(replicas(stack)) == 3
-        stack.up("--no-recreate", "--scale", "backend=1")
+        stack.scale(1)
         assert len(replicas(stack)) == 1
     assert_nothing_was_lost(stack, results)
 
@@ -74,10 +74,10 @@ def test_scaling_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
 def test_sigterm_of_one_of_two_replicas_loses_no_request(
     stack: Stack, author: dict[str, str]
 ) -> None:
-    stack.up("--no-recreate", "--scale", "backend=2")
+    stack.scale(2)
     with load(stack, author) as results:
         docker("stop", replicas(stack)[0])
-    stack.up("--no-recreate", "--scale", "backend=1")
+    stack.scale(1)
     assert_nothing_was_lost(stack, results)
 
 

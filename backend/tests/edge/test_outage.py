@@ -13,30 +13,32 @@ from tests.edge.stack import ORIGIN, Stack, is_cached, publish, register, wait_f
 from tests.processes import wait_until
 
 
-@pytest.fixture
-def page(client: httpx.Client) -> str:
-    """Create a public page and cache it."""
-    path = f"/articles/{publish(client, register(client))['id']}"
-    assert is_cached(client, path)
-    return path
+@pytest.fixture(scope="module")
+def page(stack: Stack) -> str:
+    """Create a public page."""
+    with stack.client() as client:
+        return f"/articles/{publish(client, register(client))['id']}"
 
 
-@pytest.fixture
-def withdrawn(client: httpx.Client) -> str:
+@pytest.fixture(scope="module")
+def withdrawn(stack: Stack) -> str:
     """Cache a public page and withdraw it, so that it is no longer found."""
-    author = register(client)
-    path = f"/articles/{publish(client, author)['id']}"
-    assert is_cached(client, path)
-    client.patch(path, json={"published": False}, headers=author)
-    wait_until(lambda: client.get(path).status_code == 404, "it is withdrawn")
+    with stack.client() as client:
+        author = register(client)
+        path = f"/articles/{publish(client, author)['id']}"
+        assert is_cached(client, path)
+        client.patch(path, json={"published": False}, headers=author)
+        wait_until(lambda: client.get(path).status_code == 404, "it is withdrawn")
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def without(
     stack: Stack, page: str, withdrawn: str, request: pytest.FixtureRequest
 ) -> Iterator[None]:
-    """Stop one service of the stack."""
+    """Cache the page, and stop one service of the stack for all tests without it."""
+    with stack.client() as client:
+        assert is_cached(client, page)
     stack.project.output("stop", "--timeout", "5", request.param)
     yield
     stack.recover()
@@ -77,9 +79,35 @@ def _is_stale_after(stack: Stack, client: httpx.Client, path: str, status: int) 
 
 @without_a_backend
 @pytest.mark.usefixtures("without")
+def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
+    answer = client.post("/users", json={})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.json()["code"] == "service_unavailable"
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+
+
+@without_a_backend
+@pytest.mark.usefixtures("without")
+@pytest.mark.parametrize("path", ["/media", "/articles/import"])
+def test_upload_without_a_backend_gets_a_json_error(client: httpx.Client, path: str) -> None:
+    """Also above the limit for other bodies, which does not apply to uploads. Pages can read it."""
+    headers = {"Origin": ORIGIN, "Connection": "close"}  # nginx closes it, because of the body
+    answer = client.post(path, content=b"x" * 6 * 1024 * 1024, headers=headers)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "service_unavailable"
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    preflight = client.options(path, headers={**headers, "Access-Control-Request-Method": "POST"})
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+@without_a_backend
+@pytest.mark.usefixtures("without")
 def test_stale_pages_and_waiting_requests_without_a_backend(
     stack: Stack, client: httpx.Client, page: str
 ) -> None:
+    """It is the last test without a backend, because it starts the backend."""
     for _ in range(3):
         assert wait_for_state(client, page, "STALE").status_code == 200
     answers: dict[str, httpx.Response] = {}
@@ -102,28 +130,3 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
         answer = answers[name]
         seconds = answer.elapsed.total_seconds()
         assert answer.status_code == status or ended_by_hold(answer.status_code, seconds)
-
-
-@without_a_backend
-@pytest.mark.usefixtures("without")
-def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
-    answer = client.post("/users", json={})
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "5"
-    assert answer.json()["code"] == "service_unavailable"
-    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
-
-
-@without_a_backend
-@pytest.mark.usefixtures("without")
-@pytest.mark.parametrize("path", ["/media", "/articles/import"])
-def test_upload_without_a_backend_gets_a_json_error(client: httpx.Client, path: str) -> None:
-    """Also above the limit for other bodies, which does not apply to uploads. Pages can read it."""
-    headers = {"Origin": ORIGIN, "Connection": "close"}  # nginx closes it, because of the body
-    answer = client.post(path, content=b"x" * 6 * 1024 * 1024, headers=headers)
-    assert answer.status_code == 503
-    assert answer.json()["code"] == "service_unavailable"
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-    preflight = client.options(path, headers={**headers, "Access-Control-Request-Method": "POST"})
-    assert preflight.status_code == 200
-    assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN

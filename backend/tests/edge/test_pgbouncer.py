@@ -36,7 +36,7 @@ max_prepared_statements = 200
 default_pool_size = {size}
 {more}
 """
-REQUESTS = 820
+REQUESTS = 400
 ROLE = "pressroom_app"
 
 

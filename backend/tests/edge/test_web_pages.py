@@ -110,13 +110,7 @@ class TestReaderPages:
         shown = client.get(page_of(requested), headers=BROWSER)
         assert shown.headers["Content-Type"].startswith("text/html")
         assert "no-store" in shown.headers["Cache-Control"]
-
-        def cached() -> str:
-            read = ("exec", "-T", "nginx", "grep", "-rha", "^KEY: ", "/var/cache/nginx/pages")
-            keys: str = stack.project.run_captured(*read).stdout
-            return keys
-
-        wait_until(lambda: forgotten["slug"] not in cached(), "it leaves the cache")
+        stack.wait_until_not_cached(forgotten["slug"])
 
     def test_forms_of_readers_are_not_cached(
         self, client: httpx.Client, author: dict[str, str]

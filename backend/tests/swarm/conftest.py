@@ -48,7 +48,7 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The running stack. With STACK_NAME, it has this name, and is kept."""
     settings = tmp_path_factory.mktemp("swarm") / "backend.env"
-    settings.write_text(f"LIMITS={HIGH_LIMITS}\n")
+    settings.write_text(f"LIMITS={HIGH_LIMITS}\nBCRYPT_COST=4\n")
     cluster = Cluster.create(PURPOSE, BACKEND_ENV_FILE=str(settings))
     try:
         cluster.swarm.up()
