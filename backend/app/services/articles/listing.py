@@ -152,7 +152,7 @@ class Slice(NamedTuple):
     @property
     def end(self) -> ColumnElement[int]:
         """The number of rows from the start of the list to the end of the page."""
-        return self.limit if self.skip is None else self.skip + self.limit
+        return _LIMIT if self.skip is None else self.skip + _LIMIT
 
     def of(self, statement: Select[Any]) -> Select[Any]:
         """Return the rows of the page of a statement."""
