@@ -49,7 +49,7 @@ from app.models.community.follow import Follow, UserCounts
 from app.schemas.articles.article import DEFAULT_FIELDS, ArticleQuery, FeedQuery, Sort, Status
 from app.schemas.page import DEFAULT_LIMIT, MAX_LIMIT
 from app.services.articles import matching
-from app.services.articles.counting import count_public
+from app.services.articles.counting import STATE, count_public
 from app.services.articles.rows import (
     NOT_ARCHIVED,
     NOT_DELETED,
@@ -139,6 +139,8 @@ class ListSpec(NamedTuple):
     """Whether to list only public articles by authors whom the viewer follows."""
     search: matching.SearchSpec | None = None
     """Set for a full-text search; the list then contains only matching articles."""
+    has_state: bool = False
+    """Whether to select the state of the change feed as well, for a cached total."""
 
 
 class Slice(NamedTuple):
@@ -230,6 +232,7 @@ async def list_articles(
             terms = terms.without_since()
         spec = spec._replace(search=terms.spec)
         parameters |= terms.parameters
+    spec = spec._replace(has_state=query.count and _has_cached_total(spec))
     backward = position.backward if position else None
     page = _page(spec, backward, _slice(query))
     position_parameters = {"key": position.key, "id": position.id} if position else {}
@@ -239,7 +242,8 @@ async def list_articles(
             {**parameters, **position_parameters, "skip": query.skip, "limit": query.limit + 1},
         )
     ).all()
-    total = await _total(reader, spec, parameters) if query.count else None
+    state = rows[0] if rows and spec.has_state else None
+    total = await _total(reader, spec, parameters, state) if query.count else None
     return _build_page(rows, query=query, position=position, kind=kind, spec=spec, total=total)
 
 
@@ -267,7 +271,7 @@ def _build_page(
         next=_cursor(kind, rows[-1], backward=False) if has_next else None,
         previous=_cursor(kind, rows[0], backward=True) if has_previous else None,
         total=total,
-        modified_at=max((row.modified_at for row in rows), default=None),
+        modified_at=max((row[_MODIFIED_AT] for row in rows), default=None),
     )
 
 
@@ -329,9 +333,14 @@ def _page(spec: ListSpec, backward: bool | None, rows: Slice) -> Select[Any]:
     return _ordered(statement, page_order, backward)
 
 
+_MODIFIED_AT = -3
+"""The index of the date of the last change among the columns of `_select`."""
+
+
 def _select(spec: ListSpec, order: Order) -> Select[Any]:
     """Select the requested fields, the position in the list, and the date of the last change."""
     return select_articles(spec.fields).add_columns(
+        *(STATE if spec.has_state else ()),
         Article.updated_at.label("modified_at"),
         order.column.label("position_key"),
         order.id.label("position_id"),
@@ -409,17 +418,21 @@ def _is_descending(order: Order, backward: bool | None) -> bool:
     return order.descending is not bool(backward)
 
 
-async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any]) -> int:
-    """Count all articles of the list."""
+def _has_cached_total(spec: ListSpec) -> bool:
     is_public = list(_ranges(spec)) == [Status.PUBLISHED] and not spec.followed
-    if not is_public or spec.search is not None or not spec.filters <= {"author", "language"}:
+    return is_public and spec.search is None and spec.filters <= {"author", "language"}
+
+
+async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any], state: Any) -> int:
+    """Count all articles of the list. `state` is a row with the state of the change feed."""
+    if not spec.has_state:
         total: int = await reader.scalar(_count(spec), parameters)
         return total
     key_parameters = {
         name: value for name, value in parameters.items() if name not in {"now", "viewer_id"}
     }
     key = (spec.filters, *sorted(key_parameters.items()))
-    return await count_public(reader, _count(spec), key=key, parameters=parameters)
+    return await count_public(reader, _count(spec), key=key, parameters=parameters, state=state)
 
 
 @lru_cache(maxsize=512)
