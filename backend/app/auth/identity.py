@@ -100,6 +100,16 @@ _BY_SESSION = (
     .join(UserSession, UserSession.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
 )
+_BY_SESSIONS = (
+    select(
+        *_USER,
+        UserSession.revoked_at,
+        UserSession.expires_at,
+        UserSession.id.label("key"),
+    )
+    .join(UserSession, UserSession.user_id == User.id)
+    .where(UserSession.id == any_(bindparam("keys", type_=ARRAY(BigInteger))))
+)
 _BY_PAGE_SESSION = (
     select(
         *_USER,
@@ -165,6 +175,10 @@ async def find_by_session(
     Raises InvalidToken if the user is disabled, and TokenRevoked if the session has ended. A unit
     of work raises ServiceUnavailable while the account is being deleted.
     """
+    if isinstance(connection, Reader):
+        row = await connection.find(_BY_SESSIONS, session_id)
+        is_found = row is not None and row.id == user_id
+        return _session_identity(row, session_id) if is_found else None
     parameters = {"user_id": user_id, "session_id": session_id}
     if not isinstance(connection, AsyncSession):
         row = (await connection.execute(_BY_SESSION, parameters)).one_or_none()

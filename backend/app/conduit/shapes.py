@@ -20,10 +20,10 @@ LISTED_FIELDS = (
     "updated_at",
     "favorited",
     "favorites_count",
+    "author_username",
     "author_bio",
     "author_image_url",
     "follows_author",
-    "author",
 )
 """Fields that a list of articles selects."""
 FIELDS = ("content", *LISTED_FIELDS)
@@ -80,7 +80,7 @@ def _article(fields: Mapping[str, Any]) -> dict[str, Any]:
         "favorited": fields["favorited"],
         "favoritesCount": fields["favorites_count"],
         "author": _profile(
-            fields["author"]["username"],
+            fields["author_username"],
             fields["author_bio"],
             fields["author_image_url"],
             fields["follows_author"],

@@ -7,6 +7,7 @@ SQLAlchemy compiles the statements and converts values. Its execution layer woul
 than PostgreSQL itself (docs/decisions/0026-reading-on-the-driver.md).
 """
 
+import asyncio
 import time
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ _DIALECT: Any = cast("Any", PGDialect_asyncpg)()
 
 Statement: TypeAlias = SelectBase | TextClause | Insert | Update | Delete
 Convert: TypeAlias = Callable[[Any], Any]
+Arguments: TypeAlias = Callable[[], Sequence[Any]]
 
 
 class Row(asyncpg.Record):
@@ -94,6 +96,10 @@ class Compiled(NamedTuple):
             )
         ]
 
+    def convert(self, rows: Sequence[Row]) -> Rows:
+        """Return the rows, with converted values."""
+        return Rows(rows if self.make_row is None else map(self.make_row, rows))
+
 
 class Reader:
     """Executes read statements on the primary or on a replica.
@@ -112,6 +118,8 @@ class Reader:
         self.pool = pool
         self._echo = echo
         self._pool_name = pool_name
+        self._joined: dict[Statement, list[tuple[int, asyncio.Future[Any]]]] = {}
+        """Ids of later calls of `find` that share a statement, with the futures of their rows."""
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -122,8 +130,43 @@ class Reader:
         """
         compiled = compile_statement(statement)
         arguments = compiled.arguments(parameters or {})
-        rows = await self._fetch(self.pool, compiled.sql, arguments)
-        return Rows(rows if compiled.make_row is None else map(compiled.make_row, rows))
+        rows = await self._fetch(self.pool, compiled.sql, lambda: arguments)
+        return compiled.convert(rows)
+
+    async def find(self, statement: Statement, key: int) -> Any:
+        """Return the row whose column `key` has this value, or None.
+
+        The statement has the parameter `keys`. Until it has a connection, further calls share it:
+        the busier the pool, the fewer statements are executed. It is executed after all of them.
+        """
+        joined = self._joined.get(statement)
+        if joined is not None:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            joined.append((key, future))
+            return await future
+        joined = self._joined[statement] = []
+
+        def close() -> Sequence[Any]:
+            """Let no further call join. Return the arguments."""
+            if self._joined.get(statement) is joined:
+                del self._joined[statement]
+            return [list({key, *(each for each, _ in joined)})]
+
+        compiled = compile_statement(statement)
+        try:
+            fetched = await self._fetch(self.pool, compiled.sql, close)
+        except BaseException as error:
+            close()
+            failure = error if isinstance(error, Exception) else ServiceUnavailable()
+            for _, future in joined:
+                if not future.done():  # its caller was not cancelled
+                    future.set_exception(failure)
+            raise
+        rows = {row.key: row for row in compiled.convert(fetched)}
+        for each, future in joined:
+            if not future.done():
+                future.set_result(rows.get(each))
+        return rows.get(key)
 
     async def scalar(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -138,14 +181,15 @@ class Reader:
         """Return the first column of every row."""
         return [row[0] for row in await self.execute(statement, parameters)]
 
-    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Sequence[Any]) -> list[Row]:
+    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
+        """Execute a statement. `arguments` is called as soon as it has a connection."""
         if self._echo:
             logger.info(sql)
         connection = pool.acquire_idle() or await pool.acquire()
         recorder = metrics.recorder()
         started = time.perf_counter() if recorder is not None else 0.0
         try:
-            rows: list[Row] = await connection.fetch(sql, *arguments, record_class=Row)
+            rows: list[Row] = await connection.fetch(sql, *arguments(), record_class=Row)
         except BaseException as error:
             is_lost = connection.is_closed() or isinstance(error, CONNECTION_ERRORS)
             pool.release(connection, is_broken=ends_connection(error))

@@ -31,7 +31,7 @@ from app.core.logging import get_logger
 from app.db.connecting import closed_on_failure
 from app.db.failures import DRIVER_ERRORS, QUERY_CANCELED, refusal_reason, sqlstate
 from app.db.pool import ConnectionPool, NoFreeConnection, PoolState, ReadPool
-from app.db.reading import Reader, Row
+from app.db.reading import Arguments, Reader, Row, Statement
 
 logger = get_logger(__name__)
 
@@ -684,7 +684,14 @@ class ReplicaReader(Reader):
         self._replication = replication
         self._wait = wait
 
-    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Sequence[Any]) -> list[Row]:
+    async def find(self, statement: Statement, key: int) -> Any:
+        """Return the row of a key, like the base class, with a statement for each call.
+
+        What a later call must read may be missing on the replica that was chosen for the first one.
+        """
+        return (await self.execute(statement, {"keys": [key]})).one_or_none()
+
+    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
         started = time.monotonic()
         while True:
             try:
@@ -697,7 +704,7 @@ class ReplicaReader(Reader):
             await asyncio.sleep(REPEAT_SECONDS)
 
     async def _fetch_somewhere(
-        self, pool: ConnectionPool, sql: str, arguments: Sequence[Any]
+        self, pool: ConnectionPool, sql: str, arguments: Arguments
     ) -> list[Row]:
         replication = self._replication
         usable = replication.usable()

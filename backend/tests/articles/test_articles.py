@@ -206,6 +206,23 @@ class TestRead:
         assert response.status_code == 200
         assert set(response.json()) == FIELDS
 
+    async def test_response_has_the_bytes_and_the_entity_tag_of_writes(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        headers = bearer(await create_user(session))
+        content = '# One\n\ntext\n\n## Zwei "ä" \u2028'
+        new = {"title": "Ä", "content": content, "tags": ["b", "a"], "published": True}
+        created = await client.post("/articles", json=new, headers=headers)
+        assert created.json()["toc"]
+        read = await client.get(created.headers["Location"], headers=headers)
+        assert read.content == created.content
+        changed = await client.patch(
+            created.headers["Location"],
+            json={"title": "Ö"},
+            headers={**headers, "If-Match": read.headers["ETag"]},
+        )
+        assert changed.status_code == 200
+
     async def test_draft_of_another_user_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
@@ -43,6 +43,12 @@ async def follow_links(
         assert response.status_code == 200, response.text
         yield address, [row["id"] for row in response.json()]
         address = links(response).get(turn)
+
+
+CONSTANT_LIMIT = text(
+    "SELECT count(*) FROM pg_prepared_statements"
+    " WHERE statement LIKE '%position_key%' AND trim(statement) LIKE :ending"
+)
 
 
 @pytest.fixture
@@ -83,6 +89,15 @@ class TestPages:
             last, _ = forward[-1]
             back = [page async for _, page in follow_links(client, last, "prev")]
             assert back == pages[::-1]
+
+    @pytest.mark.parametrize(("limit", "is_constant"), [(20, True), (50, True), (21, False)])
+    async def test_common_limits_are_constants(
+        self, client: httpx.AsyncClient, session: AsyncSession, limit: int, *, is_constant: bool
+    ) -> None:
+        """PostgreSQL plans statements again each time if their LIMIT is a parameter."""
+        await ids(client, f"limit={limit}")
+        constant = await session.scalar(CONSTANT_LIMIT, {"ending": f"% LIMIT {limit + 1}"})
+        assert bool(constant) is is_constant
 
     async def test_list_is_sorted_as_requested(
         self, client: httpx.AsyncClient, articles: list[Article]

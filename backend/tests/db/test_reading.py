@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import Settings
 from app.core.enums import Role
 from app.core.errors import InvalidInput, ServiceUnavailable
-from app.db.pool import ReadPool
+from app.db.pool import ConnectionPool, ReadPool
 from app.db.reading import Reader
 from app.db.session import Database
 from app.models import Article, User
@@ -102,6 +102,54 @@ class TestStatements:
         assert await real.scalar(text("SELECT 1")) == 1
 
 
+KEYS = text(
+    "SELECT key, count(*) OVER () AS together FROM unnest(cast(:keys AS bigint[])) AS key"
+    " WHERE key < 10"
+)
+"""The rows of the keys below 10. `together`: how many of them the statement has read."""
+
+
+class TestFind:
+    async def test_each_call_has_its_statement_while_a_connection_is_idle(
+        self, real: Reader
+    ) -> None:
+        for connection in [await acquire(real.pool), await acquire(real.pool)]:
+            real.pool.release(connection)
+        rows = await asyncio.gather(real.find(KEYS, 1), real.find(KEYS, 2))
+        assert [(row.key, row.together) for row in rows] == [(1, 1), (2, 1)]
+
+    async def test_calls_that_wait_for_a_connection_share_a_statement(self, real: Reader) -> None:
+        held = [await acquire(real.pool), await acquire(real.pool)]
+        finding = [asyncio.create_task(real.find(KEYS, key)) for key in (1, 2, 10, 2, 3)]
+        await asyncio.sleep(0)
+        finding[4].cancel()
+        for connection in held:
+            real.pool.release(connection)
+        first, second, none, again = await asyncio.gather(*finding[:4])
+        assert none is None
+        assert again is second
+        assert (first.key, second.key) == (1, 2)
+        assert first.together == second.together == 3
+        assert (await real.find(KEYS, 1)).together == 1
+
+    @pytest.mark.parametrize("is_cancelled", [True, False])
+    async def test_failure_of_the_statement_fails_all_its_calls(
+        self, real: Reader, *, is_cancelled: bool
+    ) -> None:
+        held = [await acquire(real.pool), await acquire(real.pool)]
+        first, second = (asyncio.create_task(real.find(KEYS, key)) for key in (1, 2))
+        await asyncio.sleep(0)
+        if is_cancelled:
+            first.cancel()
+        with pytest.raises(ServiceUnavailable):  # otherwise after the timeout of the pool
+            await second
+        with pytest.raises(asyncio.CancelledError if is_cancelled else ServiceUnavailable):
+            await first
+        for connection in held:
+            real.pool.release(connection)
+        assert (await real.find(KEYS, 1)).together == 1
+
+
 class FakeConnection:
     """The part of a connection's interface that the pool uses."""
 
@@ -184,7 +232,7 @@ def pool(connector: Connector) -> ReadPool:
     return ReadPool(connector, size=2, timeout=0.2)
 
 
-async def acquire(pool: ReadPool) -> Any:
+async def acquire(pool: ConnectionPool) -> Any:
     return pool.acquire_idle() or await pool.acquire()
 
 

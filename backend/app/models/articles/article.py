@@ -176,6 +176,20 @@ Index(
 Index("ix_articles_author_newest", Article.author_id, Article.created_at.desc(), Article.id.desc())
 Index("ix_articles_newest", Article.dated_at.desc(), Article.id.desc())
 Index("ix_articles_author_dated", Article.author_id, Article.dated_at.desc(), Article.id.desc())
+Index(
+    "ix_articles_author_public",
+    Article.author_id,
+    Article.dated_at.desc(),
+    Article.id.desc(),
+    postgresql_where=PUBLISHED_OR_SCHEDULED,
+)
+Index(
+    "ix_articles_author_drafts",
+    Article.author_id,
+    Article.dated_at.desc(),
+    Article.id.desc(),
+    postgresql_where=text("published_at IS NULL AND archived_at IS NULL AND deleted_at IS NULL"),
+)
 Index("ix_articles_edited_by", Article.edited_by, postgresql_where=text("edited_by IS NOT NULL"))
 Index("ix_articles_rendered_with", Article.rendered_with)
 Index("ix_articles_trash", Article.deleted_at, postgresql_where=text("deleted_at IS NOT NULL"))

@@ -25,6 +25,7 @@ from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
 from app.routers.responses import create_router, errors
 from app.schemas.articles.article import (
+    FIELDS,
     ArticleCreate,
     ArticleList,
     ArticleQuery,
@@ -87,7 +88,7 @@ async def read_article_by_slug(
 @negotiated
 async def read_article(
     request: Request, reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
-) -> ArticleResponse | Response:
+) -> bytes | Response:
     """Read an article; drafts of other users are hidden.
 
     With `Accept: text/markdown`, the response is a Markdown document.
@@ -96,7 +97,9 @@ async def read_article(
         return markdown_response(
             await documents.read_document(reader, article_id=article_id, viewer=viewer)
         )
-    return await reading.get_article(reader, article_id=article_id, viewer=viewer)
+    return to_json(
+        await reading.get_fields(reader, article_id=article_id, viewer=viewer, fields=FIELDS)
+    )
 
 
 async def _read_created(session: WriteSession, article_id: int, actor: Identity) -> ArticleResponse:

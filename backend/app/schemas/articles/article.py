@@ -157,9 +157,10 @@ class ArticleUpdate(Input):
 class TocEntry(Output):
     """A heading in an article's HTML, with the id of its anchor."""
 
-    level: int
-    text: str
+    # In the order in which PostgreSQL returns jsonb: the entity tag is of these bytes.
     id: str
+    text: str
+    level: int
 
 
 class ArticleResponse(Output):

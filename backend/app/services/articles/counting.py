@@ -1,10 +1,10 @@
 """Cached counts of public articles: totals of large lists, and lists of tags."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Select, func, select, true
+from sqlalchemy import ColumnElement, Select, func, select, true
 
 from app.db.reading import Reader, Rows
 from app.models.articles.article import Article
@@ -27,21 +27,28 @@ class CachedRows(NamedTuple):
 
 _cache: WeakKeyDictionary[Reader, dict[Hashable, CachedRows]] = WeakKeyDictionary()
 # A scheduled article that is due is public, but the feed has not announced it yet.
-_STATE = select(
+STATE: Sequence[ColumnElement[Any]] = (
     func.coalesce(select(func.max(Change.seq)).scalar_subquery(), 0).label("seq"),
     select(true())
     .where(Article.awaits_publication, Article.published_at <= NOW)
     .exists()
     .label("is_due"),
 )
+"""The state of the change feed, which tells whether cached counts are current."""
+_STATE = select(*STATE)
 
 
 async def count_public(
-    reader: Reader, count: Select[Any], *, key: Hashable, parameters: Mapping[str, Any]
+    reader: Reader,
+    count: Select[Any],
+    *,
+    key: Hashable,
+    parameters: Mapping[str, Any],
+    state: Any = None,
 ) -> int:
     """Return the result of `count`, a count of public articles. See `read_public`."""
     rows = await read_public(
-        reader, count, key=key, parameters=parameters, counted=lambda rows: rows[0][0]
+        reader, count, key=key, parameters=parameters, counted=lambda rows: rows[0][0], state=state
     )
     number: int = rows[0][0]
     return number
@@ -54,18 +61,21 @@ async def read_public(
     key: Hashable,
     parameters: Mapping[str, Any],
     counted: Callable[[Rows], int],
+    state: Any = None,
 ) -> Rows:
     """Return the rows of a statement that counts public articles, identified by `key`.
 
     `counted` returns the number of articles from the rows. If it is large, they are cached until
     the change feed has a new entry. The feed records articles that appear, disappear or get other
-    tags. While a scheduled article is due and not announced, nothing is cached.
+    tags. While a scheduled article is due and not announced, nothing is cached. `state` is a row
+    with the columns STATE that this request has read; without it, they are read.
     """
     cached = _cache.setdefault(reader, {})
     entry = cached.get(key)
     # Read the feed before the rows. A change between the two statements then invalidates the entry
     # on the next call.
-    state = None if entry is None else await _state(reader, parameters)
+    if entry is not None and state is None:
+        state = await _state(reader, parameters)
     if entry is not None and state is not None and not state.is_due and entry.seq == state.seq:
         return entry.rows
     rows = await reader.execute(statement, parameters)

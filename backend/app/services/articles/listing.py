@@ -6,7 +6,6 @@ much as page 2, because no rows are counted or skipped.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from enum import Enum, auto
 from functools import lru_cache, reduce
 from hashlib import sha256
 from operator import add
@@ -28,6 +27,7 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
+    literal_column,
     not_,
     or_,
     select,
@@ -47,8 +47,9 @@ from app.models.articles.tag import ArticleTag
 from app.models.community.favorite import Favorite
 from app.models.community.follow import Follow, UserCounts
 from app.schemas.articles.article import DEFAULT_FIELDS, ArticleQuery, FeedQuery, Sort, Status
+from app.schemas.page import DEFAULT_LIMIT, MAX_LIMIT
 from app.services.articles import matching
-from app.services.articles.counting import count_public
+from app.services.articles.counting import STATE, count_public
 from app.services.articles.rows import (
     NOT_ARCHIVED,
     NOT_DELETED,
@@ -70,6 +71,16 @@ DEFERRED_JOIN_SKIP = 100
 WALKED_PER_AUTHOR = 30
 """How many articles a feed reads for each followed author before it reads the author's own."""
 MAX_WALKED = 50_000
+
+_SKIP, _LIMIT = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
+_CONSTANT_LIMITS: Mapping[int, ColumnElement[int]] = {
+    limit: literal_column(f"{limit + 1}", Integer) for limit in (10, DEFAULT_LIMIT, 50, MAX_LIMIT)
+}
+"""PostgreSQL reuses the plan of a statement with such a limit and no `skip`.
+
+It plans others each time, which takes longer than reading a page: it expects that a limit that it
+does not know is a tenth of the list.
+"""
 
 _TIMESTAMP = DateTime(timezone=True)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -104,6 +115,14 @@ _STATUSES: Mapping[Status, Sequence[ColumnElement[bool]]] = {
     Status.PUBLISHED: (PUBLIC,),
     Status.ARCHIVED: (NOT_DELETED, Article.archived_at.is_not(None)),
 }
+_first_tag = aliased(ArticleTag)
+_LISTED: Mapping[Status, ColumnElement[bool]] = {
+    Status.DRAFT: _first_tag.listed_at.is_(None),
+    Status.SCHEDULED: _first_tag.listed_at > NOW,
+    Status.PUBLISHED: _first_tag.listed_at <= NOW,  # implies PUBLIC
+    Status.ARCHIVED: _first_tag.listed_at.is_(None),
+}
+"""Conditions on the first tag of a filter, for its index."""
 
 
 class ListSpec(NamedTuple):
@@ -120,6 +139,26 @@ class ListSpec(NamedTuple):
     """Whether to list only public articles by authors whom the viewer follows."""
     search: matching.SearchSpec | None = None
     """Set for a full-text search; the list then contains only matching articles."""
+    has_state: bool = False
+    """Whether to select the state of the change feed as well, for a cached total."""
+
+
+class Slice(NamedTuple):
+    """The rows of a list that are its page, with one more row."""
+
+    skip: ColumnElement[int] | None
+    limit: ColumnElement[int]
+    is_deferred: bool
+    """Whether to select the ids of the page before its rows are joined."""
+
+    @property
+    def end(self) -> ColumnElement[int]:
+        """The number of rows from the start of the list to the end of the page."""
+        return _LIMIT if self.skip is None else self.skip + _LIMIT
+
+    def of(self, statement: Select[Any]) -> Select[Any]:
+        """Return the rows of the page of a statement."""
+        return statement.offset(self.skip).limit(self.limit)
 
 
 class Order(NamedTuple):
@@ -193,8 +232,9 @@ async def list_articles(
             terms = terms.without_since()
         spec = spec._replace(search=terms.spec)
         parameters |= terms.parameters
+    spec = spec._replace(has_state=query.count and _has_cached_total(spec))
     backward = position.backward if position else None
-    page = _page(spec, backward, deferred_join=query.skip >= DEFERRED_JOIN_SKIP)
+    page = _page(spec, backward, _slice(query))
     position_parameters = {"key": position.key, "id": position.id} if position else {}
     rows = (
         await reader.execute(
@@ -202,7 +242,8 @@ async def list_articles(
             {**parameters, **position_parameters, "skip": query.skip, "limit": query.limit + 1},
         )
     ).all()
-    total = await _total(reader, spec, parameters) if query.count else None
+    state = rows[0] if rows and spec.has_state else None
+    total = await _total(reader, spec, parameters, state) if query.count else None
     return _build_page(rows, query=query, position=position, kind=kind, spec=spec, total=total)
 
 
@@ -230,85 +271,87 @@ def _build_page(
         next=_cursor(kind, rows[-1], backward=False) if has_next else None,
         previous=_cursor(kind, rows[0], backward=True) if has_previous else None,
         total=total,
-        modified_at=max((row.modified_at for row in rows), default=None),
+        modified_at=max((row[_MODIFIED_AT] for row in rows), default=None),
     )
 
 
-class Range(Enum):
-    """A part of the list that one index returns in the list's order."""
+def _ranges(spec: ListSpec) -> Sequence[Status | None]:
+    """Return the statuses whose articles make up the list; several index ranges are merged.
 
-    PUBLIC = auto()
-    """Articles that everyone may see."""
-    UNPUBLISHED = auto()
-    """Drafts and scheduled articles that the viewer may see."""
-    BOTH = auto()
-
-
-def _ranges(spec: ListSpec) -> Sequence[Range]:
-    """Return the index ranges whose rows make up the list; several ranges are merged.
+    None is a range of all statuses, except archived articles.
 
     A single scan for a viewer who may see some unpublished articles would be slow. It would read
     every hidden article, or sort the whole table.
     """
-    only_public = spec.published is True or spec.status is Status.PUBLISHED
-    only_hidden = spec.published is False or spec.status not in {None, Status.PUBLISHED}
-    if only_hidden:
-        return [Range.UNPUBLISHED]
-    if only_public or spec.visibility is Visibility.PUBLISHED:
-        return [Range.PUBLIC]
+    if spec.status is not None:
+        return [spec.status]
+    if spec.published is False:
+        return [Status.DRAFT, Status.SCHEDULED]
+    if spec.published is True or spec.visibility is Visibility.PUBLISHED:
+        return [Status.PUBLISHED]
     if (
         spec.visibility is Visibility.ALL
         and not spec.tags
         and spec.sort in {Sort.NEWEST, Sort.OLDEST}
     ):
-        return [Range.BOTH]
-    return [Range.PUBLIC, Range.UNPUBLISHED]
+        return [None]
+    return [Status.PUBLISHED, Status.DRAFT, Status.SCHEDULED]
+
+
+def _slice(query: ArticleQuery) -> Slice:
+    skip = _SKIP if query.skip else None
+    limit = _CONSTANT_LIMITS.get(query.limit, _LIMIT)
+    return Slice(skip, limit, is_deferred=query.skip >= DEFERRED_JOIN_SKIP)
 
 
 @lru_cache(maxsize=512)
-def _page(spec: ListSpec, backward: bool | None, *, deferred_join: bool) -> Select[Any]:
+def _page(spec: ListSpec, backward: bool | None, rows: Slice) -> Select[Any]:
     """Return the statement for a page; `backward` is None for the first page.
 
     The statement is cached, because building it takes longer than running it. With a large `skip`
-    (`deferred_join`) or several ranges, a subquery selects the ids first. Otherwise PostgreSQL
-    would look up tags and counts of rows that are not returned.
+    or several ranges, a subquery selects the ids first. Otherwise PostgreSQL would look up tags and
+    counts of rows that are not returned.
     """
     if spec.search is not None:
-        return _search_page(spec, spec.search, backward)
-    skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
+        return rows.of(_search_page(spec, spec.search, backward))
     ranges = _ranges(spec)
-    if len(ranges) == 1 and not (deferred_join or spec.followed):
+    if len(ranges) == 1 and not (rows.is_deferred or spec.followed):
         order = _order(spec, ranges[0])
         statement = _filtered_range(_select(spec, order), spec, ranges[0])
-        return _after_position(statement, spec, order, backward).offset(skip).limit(limit)
+        return rows.of(_after_position(statement, spec, order, backward))
     if spec.followed:
-        found = _followed_page(spec, backward, skip + limit).subquery()
+        found = _followed_page(spec, backward, rows.end).subquery()
     else:
-        parts = [_range_page(spec, each, backward).limit(skip + limit) for each in ranges]
+        parts = [_range_page(spec, each, backward).limit(rows.end) for each in ranges]
         found = union_all(*parts).subquery()
-    order = _order(spec, Range.BOTH)
+    order = _order(spec, None)
     found_order = order._replace(column=found.c.key, id=found.c.id)
     ids = _ordered(select(found.c.id, found.c.key), found_order, backward)
-    page = ids.offset(skip).limit(limit).subquery()
+    page = rows.of(ids).subquery()
     page_order = order._replace(column=page.c.key, id=page.c.id)
     statement = _select(spec, page_order).join(page, page.c.id == Article.id)
     return _ordered(statement, page_order, backward)
 
 
+_MODIFIED_AT = -3
+"""The index of the date of the last change among the columns of `_select`."""
+
+
 def _select(spec: ListSpec, order: Order) -> Select[Any]:
     """Select the requested fields, the position in the list, and the date of the last change."""
     return select_articles(spec.fields).add_columns(
+        *(STATE if spec.has_state else ()),
         Article.updated_at.label("modified_at"),
         order.column.label("position_key"),
         order.id.label("position_id"),
     )
 
 
-def _range_page(spec: ListSpec, index_range: Range, backward: bool | None) -> Select[Any]:
+def _range_page(spec: ListSpec, status: Status | None, backward: bool | None) -> Select[Any]:
     """Select the ids and sort keys of one range, in order."""
-    order = _order(spec, index_range)
+    order = _order(spec, status)
     columns: Sequence[ColumnElement[Any]] = [order.id.label("id"), order.column.label("key")]
-    statement = _filtered_range(select(*columns).select_from(Article), spec, index_range)
+    statement = _filtered_range(select(*columns).select_from(Article), spec, status)
     return _after_position(statement, spec, order, backward)
 
 
@@ -322,7 +365,7 @@ def _followed_page(
     are too few, up to `limit` rows of each author are read. No index has the order of the list for
     several authors.
     """
-    page = _range_page(spec, Range.PUBLIC, backward)
+    page = _range_page(spec, Status.PUBLISHED, backward)
     following = select(UserCounts.following).where(UserCounts.user_id == VIEWER).scalar_subquery()
     near = page.add_columns(Article.author_id.label("author_id")).limit(
         func.least(func.coalesce(following, 0) * WALKED_PER_AUTHOR, MAX_WALKED)
@@ -334,7 +377,7 @@ def _followed_page(
     followed = select(near_author.id, near_author.key).where(
         is_followed.correlate_except(Follow).scalar_subquery()
     )
-    order = _order(spec, Range.PUBLIC)._replace(column=near_author.key, id=near_author.id)
+    order = _order(spec, Status.PUBLISHED)._replace(column=near_author.key, id=near_author.id)
     found = _ordered(followed, order, backward).limit(limit).cte("found")
     is_enough = select(func.count()).select_from(found).scalar_subquery() >= limit
     by_author = page.where(Article.author_id == Follow.followed_id)
@@ -375,17 +418,21 @@ def _is_descending(order: Order, backward: bool | None) -> bool:
     return order.descending is not bool(backward)
 
 
-async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any]) -> int:
-    """Count all articles of the list."""
-    is_public = list(_ranges(spec)) == [Range.PUBLIC] and not spec.followed
-    if not is_public or spec.search is not None or not spec.filters <= {"author", "language"}:
+def _has_cached_total(spec: ListSpec) -> bool:
+    is_public = list(_ranges(spec)) == [Status.PUBLISHED] and not spec.followed
+    return is_public and spec.search is None and spec.filters <= {"author", "language"}
+
+
+async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any], state: Any) -> int:
+    """Count all articles of the list. `state` is a row with the state of the change feed."""
+    if not spec.has_state:
         total: int = await reader.scalar(_count(spec), parameters)
         return total
     key_parameters = {
         name: value for name, value in parameters.items() if name not in {"now", "viewer_id"}
     }
     key = (spec.filters, *sorted(key_parameters.items()))
-    return await count_public(reader, _count(spec), key=key, parameters=parameters)
+    return await count_public(reader, _count(spec), key=key, parameters=parameters, state=state)
 
 
 @lru_cache(maxsize=512)
@@ -401,51 +448,37 @@ def _count(spec: ListSpec) -> Select[Any]:
     return select(reduce(add, counts))
 
 
-_first_tag = aliased(ArticleTag)
-
-
-def _order(spec: ListSpec, index_range: Range) -> Order:
+def _order(spec: ListSpec, status: Status | None) -> Order:
     if spec.sort is Sort.UPDATED:
         return Order(Article.updated_at, Article.id, descending=True, type=_TIMESTAMP)
     if spec.sort is Sort.TITLE:
         return Order(Article.title, Article.id, descending=False, type=String())
     descending = spec.sort is Sort.NEWEST
-    if _uses_tag_index(spec, index_range) and index_range is Range.PUBLIC:
+    if _uses_tag_index(spec, status) and status is Status.PUBLISHED:
         return Order(_first_tag.listed_at, _first_tag.article_id, descending, _TIMESTAMP)
     return Order(Article.dated_at, Article.id, descending, _TIMESTAMP)
 
 
-def _uses_tag_index(spec: ListSpec, index_range: Range) -> bool:
+def _uses_tag_index(spec: ListSpec, status: Status | None) -> bool:
     """Whether to read the range from the index of a tag's articles.
 
     With an author filter, that author's articles are usually fewer than the tag's.
     """
-    return bool(spec.tags) and "author" not in spec.filters and index_range is not Range.BOTH
+    return bool(spec.tags) and "author" not in spec.filters and status is not None
 
 
-def _filtered_range(statement: Select[Any], spec: ListSpec, index_range: Range) -> Select[Any]:
+def _filtered_range(statement: Select[Any], spec: ListSpec, status: Status | None) -> Select[Any]:
     """Add all conditions of the list for one of its ranges."""
-    uses_tag_index = _uses_tag_index(spec, index_range)
-    if uses_tag_index:
-        listed = {
-            Range.PUBLIC: _first_tag.listed_at <= NOW,  # implies PUBLIC
-            Range.UNPUBLISHED: or_(_first_tag.listed_at.is_(None), _first_tag.listed_at > NOW),
-        }[index_range]
-        statement = statement.join(_first_tag, _first_tag.article_id == Article.id).where(
-            _first_tag.tag_id == _tag_id(0), listed
-        )
+    uses_tag_index = _uses_tag_index(spec, status)
     statement = statement.where(*_filters(spec, tags_from=int(uses_tag_index)))
-    if spec.status is not None:
-        statement = statement.where(*_STATUSES[spec.status])
-    elif index_range is Range.PUBLIC and not uses_tag_index:
-        statement = statement.where(PUBLIC)
-    elif index_range is Range.BOTH:
-        statement = statement.where(NOT_DELETED, NOT_ARCHIVED)
-    elif index_range is Range.UNPUBLISHED:
-        statement = statement.where(NOT_DELETED, NOT_ARCHIVED, _UNPUBLISHED)
-    if index_range is Range.UNPUBLISHED:
-        statement = statement.where(_UNPUBLISHED_VISIBLE[spec.visibility])
-    return statement
+    if status is None:
+        return statement.where(NOT_DELETED, NOT_ARCHIVED)
+    if uses_tag_index:
+        statement = statement.join(_first_tag, _first_tag.article_id == Article.id)
+        statement = statement.where(_first_tag.tag_id == _tag_id(0), _LISTED[status])
+    if status is Status.PUBLISHED:
+        return statement if uses_tag_index else statement.where(PUBLIC)
+    return statement.where(*_STATUSES[status], _UNPUBLISHED_VISIBLE[spec.visibility])
 
 
 def _filters(spec: ListSpec, *, tags_from: int) -> Sequence[ColumnElement[bool]]:
@@ -461,13 +494,12 @@ def _filters(spec: ListSpec, *, tags_from: int) -> Sequence[ColumnElement[bool]]
 
 
 def _search_page(spec: ListSpec, search: matching.SearchSpec, backward: bool | None) -> Select[Any]:
-    """Return the statement for a page of search results; all matches are found first."""
-    skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
+    """Return the statement for search results; all matches are found first."""
     found = matching.candidates(search, _search_scope(spec))
     by_rank = Order(found.c.rank, Article.id, descending=True, type=Double())
-    order = by_rank if spec.sort is Sort.RELEVANCE else _order(spec, Range.BOTH)
+    order = by_rank if spec.sort is Sort.RELEVANCE else _order(spec, None)
     statement = _select(spec, order).join(found, found.c.id == Article.id)
-    return _after_position(statement, spec, order, backward).offset(skip).limit(limit)
+    return _after_position(statement, spec, order, backward)
 
 
 def _search_scope(spec: ListSpec) -> Select[int, datetime]:

@@ -144,10 +144,12 @@ ARTICLE_FIELDS: Mapping[str, Any] = {
     "comments_count": _count_column(ArticleCounts.comments),
     "favorited": row_exists(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
     "follows_author": follows(Article.author_id),
+    "author_username": User.username,
     "author_bio": User.bio,
     "author_image_url": User.image_url,
 }
 """The columns of all fields that a read of articles may select."""
+_AUTHOR_FIELDS = {"author", "author_username", "author_bio", "author_image_url"}
 ARTICLE = Selection.of(ArticleResponse, Article, **ARTICLE_FIELDS)
 
 
@@ -158,9 +160,11 @@ def article_fields(fields: tuple[str, ...]) -> Selection[dict[str, Any]]:
 
 
 def select_articles(fields: tuple[str, ...] = FIELDS) -> Select[Any]:
-    """Select these fields; join the author if `author` is one of them."""
+    """Select these fields; join the author if one of them needs it."""
     statement = select(*article_fields(fields).columns).select_from(Article)
-    return statement.join(User, Article.author_id == User.id) if "author" in fields else statement
+    if _AUTHOR_FIELDS.isdisjoint(fields):
+        return statement
+    return statement.join(User, Article.author_id == User.id)
 
 
 class Visibility(Enum):
