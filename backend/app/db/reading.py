@@ -101,6 +101,10 @@ class Compiled(NamedTuple):
         return Rows(rows if self.make_row is None else map(self.make_row, rows))
 
 
+class _Abandoned(Exception):
+    """The caller that was to execute a shared statement was cancelled."""
+
+
 class Reader:
     """Executes read statements on the primary or on a replica.
 
@@ -143,7 +147,10 @@ class Reader:
         if joined is not None:
             future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             joined.append((key, future))
-            return await future
+            try:
+                return await future
+            except _Abandoned:
+                return await self.find(statement, key)
         joined = self._joined[statement] = []
 
         def close() -> Sequence[Any]:
@@ -157,7 +164,7 @@ class Reader:
             fetched = await self._fetch(self.pool, compiled.sql, close)
         except BaseException as error:
             close()
-            failure = error if isinstance(error, Exception) else ServiceUnavailable()
+            failure = error if isinstance(error, Exception) else _Abandoned()
             for _, future in joined:
                 if not future.done():  # its caller was not cancelled
                     future.set_exception(failure)
