@@ -81,6 +81,11 @@ _CONSTANT_LIMITS: Mapping[int, ColumnElement[int]] = {
 It plans others each time, which takes longer than reading a page: it expects that a limit that it
 does not know is a tenth of the list.
 """
+_PLANNED_ONCE = frozenset({"author", "favorited_by"})
+"""Filters whose values PostgreSQL does not know when it plans: they are compared in subqueries.
+
+For a rare language, the words of a search or a short time, the plan should depend on the value.
+"""
 
 _TIMESTAMP = DateTime(timezone=True)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -234,7 +239,7 @@ async def list_articles(
         parameters |= terms.parameters
     spec = spec._replace(has_state=query.count and _has_cached_total(spec))
     backward = position.backward if position else None
-    page = _page(spec, backward, _slice(query))
+    page = _page(spec, backward, _slice(query, spec))
     position_parameters = {"key": position.key, "id": position.id} if position else {}
     rows = (
         await reader.execute(
@@ -298,9 +303,10 @@ def _ranges(spec: ListSpec) -> Sequence[Status | None]:
     return [Status.PUBLISHED, Status.DRAFT, Status.SCHEDULED]
 
 
-def _slice(query: ArticleQuery) -> Slice:
+def _slice(query: ArticleQuery, spec: ListSpec) -> Slice:
     skip = _SKIP if query.skip else None
-    limit = _CONSTANT_LIMITS.get(query.limit, _LIMIT)
+    is_planned_once = spec.search is None and spec.filters <= _PLANNED_ONCE
+    limit = _CONSTANT_LIMITS.get(query.limit, _LIMIT) if is_planned_once else _LIMIT
     return Slice(skip, limit, is_deferred=query.skip >= DEFERRED_JOIN_SKIP)
 
 
