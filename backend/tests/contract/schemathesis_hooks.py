@@ -17,7 +17,7 @@ import requests
 import schemathesis
 from hypothesis import strategies as st
 
-gc.set_threshold(50_000, 20, 100)  # collections would take a tenth of the time
+gc.set_threshold(50_000, 20, 100)  # as in tests/conftest.py
 
 PASSWORD = "correct horse battery"
 NEXT_MONTH = datetime.now(UTC) + timedelta(days=30)

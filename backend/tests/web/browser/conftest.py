@@ -141,7 +141,7 @@ class Visitor:
     async def screenshot(self, name: str, *, width: int = 1440) -> None:
         """Set the width, and store a screenshot of the whole page in `.data/screenshots`.
 
-        With BROWSER_SCREENSHOTS=0, nothing is stored: each one takes 0.3 s of CPU time.
+        With BROWSER_SCREENSHOTS=0, nothing is stored: a screenshot takes 0.1 to 0.3 s of CPU time.
         """
         await self.page.set_viewport_size({"width": width, "height": 900})
         if os.environ.get("BROWSER_SCREENSHOTS") != "0":
