@@ -116,7 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     """Let workers fork from a process that has imported the application."""
     for spec in specs:
-        spec.python = os.environ[interpreter.VARIABLE]
+        spec.python = f"{sys.executable} -IS {interpreter.PROGRAM}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -133,8 +133,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="the image contains only the backend"))
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave modules and tests out of collections of garbage: they stay until the end."""
+    if getattr(session.config, "workerinput", {}).get("workerid") == "gw0":
+        interpreter.save_coverage()
     gc.freeze()
     gc.enable()
 

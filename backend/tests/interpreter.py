@@ -1,8 +1,8 @@
 """A Python interpreter that starts fast, because it has imported the application already.
 
 Importing it takes seconds, and all workers of pytest-xdist need it, as do the servers that they
-start. `prepared` therefore creates one process that imports it, and a program that replaces
-`python -c CODE`: it passes its arguments and its file descriptors to a fork of that process.
+start. `prepared` therefore creates one process that imports it. The program forked.py replaces
+`python -c CODE`: it runs the code in a fork of that process.
 """
 
 import json
@@ -21,42 +21,31 @@ from multiprocessing.spawn import set_executable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coverage import Coverage
 
 MODULES = ("tests.preloaded", "tests.factories", "tests.patterns", "hypothesis", "mcp")
-VARIABLE = "PRESSROOM_TEST_PYTHON"
-"""The environment variable with the path of the program."""
+SOCKET = "PRESSROOM_TEST_SOCKET"
+"""The environment variable with the address of the process."""
+PROGRAM = Path(__file__).with_name("forked.py")
 
-PROGRAM = """\
-#!{python} -IS
-import json, os, socket, sys
-
-numbers = [int(each) for each in os.listdir("/dev/fd")]
-numbers = [each for each in numbers if os.path.exists(f"/dev/fd/{{each}}")]
-connection = socket.socket(socket.AF_UNIX)
-connection.connect({address!r})
-message = json.dumps({{"arguments": sys.argv, "numbers": numbers}}).encode()
-socket.send_fds(connection, [message], numbers)
-for number in numbers:
-    os.close(number)
-connection.recv(1)  # until the fork ends
-"""
+_measured: "list[Coverage]" = []
 
 
 @contextmanager
 def prepared(*, cover: bool) -> Iterator[None]:
-    """Run the process, and set VARIABLE to the program.
+    """Run the process, and set SOCKET to its address.
 
     With `cover`, the coverage of the imports is measured.
     """
     with (
-        TemporaryDirectory(prefix="pr-", dir="/tmp") as directory,  # a short path, for the socket
+        TemporaryDirectory(prefix="pr-", dir="/tmp") as directory,  # its path must be short
         socket.socket(socket.AF_UNIX) as listener,
     ):
-        program, address = Path(directory, "python"), str(Path(directory, "socket"))
-        program.write_text(PROGRAM.format(python=sys.executable, address=address))
-        program.chmod(0o700)
-        os.environ[VARIABLE] = str(program)
-        listener.bind(address)
+        os.environ[SOCKET] = f"{directory}/socket"
+        listener.bind(os.environ[SOCKET])
         listener.listen()
         number = listener.fileno()
         options = ["cover"] if cover else []
@@ -70,9 +59,12 @@ def prepared(*, cover: bool) -> Iterator[None]:
 def start_fork_server() -> None:
     """Let the fork server of multiprocessing in this process be such a fork, too."""
     resource_tracker.ensure_running()
-    set_executable(os.environ[VARIABLE])
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # for the program
+    set_executable(str(PROGRAM))
     forkserver.ensure_running()
     set_executable(sys.executable)
+    os.environ["PATH"] = path
 
 
 def import_modules() -> None:
@@ -81,14 +73,23 @@ def import_modules() -> None:
 
 
 def measure_imports() -> None:
-    """Import with coverage, and write a data file, which pytest-cov combines with the others."""
+    """Import with coverage. One of the forks saves it."""
     from coverage import Coverage
 
     coverage = Coverage(data_suffix=True)
     coverage.start()
     import_modules()
     coverage.stop()
-    coverage.save()
+    _measured.append(coverage)
+
+
+def save_coverage() -> None:
+    """Write the coverage of the imports, if it was measured, for pytest-cov to combine.
+
+    pytest-cov in each worker deletes existing files when it starts.
+    """
+    for coverage in _measured:
+        coverage.save()
 
 
 def next_code(listener: socket.socket) -> str:
@@ -124,6 +125,7 @@ def adopt(connection: socket.socket) -> str:
 
 
 if __name__ == "__main__":
+    sys.modules["tests.interpreter"] = sys.modules["__main__"]  # forks import it by this name
     measure_imports() if "cover" in sys.argv else import_modules()
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         code = next_code(requests)
