@@ -336,7 +336,16 @@ def test_nothing_is_allowed_by_default() -> None:
         for rule in policy.get("egress", []):
             assert rule["ports"], name
     blocks = [value for name, value in values(policies) if name == "ipBlock"]
-    assert "169.254.0.0/16" in blocks[0]["except"]  # metadata of cloud machines, with their keys
+    everything = [each for each in blocks if each["cidr"] == "0.0.0.0/0"]
+    assert everything
+    for each in everything:
+        assert "169.254.0.0/16" in each["except"]  # metadata of cloud machines, with their keys
+
+
+def test_only_name_servers_are_reached_in_the_local_network() -> None:
+    [rule] = named("NetworkPolicy", "dns")["spec"]["egress"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"]
+    assert {each["port"] for each in rule["ports"]} == {53}
 
 
 # --- agreement

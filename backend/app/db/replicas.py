@@ -559,10 +559,13 @@ class Replication:
     async def _follow_names(self) -> None:
         if self._read_from is None:
             return
-        while True:
-            await self._update(await servers_of(self._read_from, self._addresses))
-            self._are_named.set()
-            await asyncio.sleep(RESOLVE_SECONDS)
+        try:
+            while True:
+                await self._update(await servers_of(self._read_from, self._addresses))
+                self._are_named.set()
+                await asyncio.sleep(RESOLVE_SECONDS)
+        finally:
+            self._are_named.set()  # after a failure, commits do not wait for it
 
     async def _update(self, servers: Mapping[str, Address]) -> None:
         """Add and remove replicas.
