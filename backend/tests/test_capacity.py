@@ -143,7 +143,8 @@ class TestModel:
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, str]:
-    return capacity.tables(model.read_stored())
+    found: dict[str, str] = capacity.tables(model.read_stored())
+    return found
 
 
 @pytest.mark.parametrize(

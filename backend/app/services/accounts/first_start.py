@@ -100,13 +100,16 @@ async def create_administrator(
 
 
 async def _check(database: Database, code: str) -> None:
-    """Raise IncorrectCode unless the normalized code is valid."""
+    """Raise IncorrectCode unless the normalized code is valid.
+
+    Raises AlreadySetUp if a concurrent request has made it invalid.
+    """
     async with database.autocommit() as connection:
         valid = [normalize_code(each) for each in await _codes(connection)]
     # All codes are compared, so that the duration does not show which one is similar.
     matches = [hmac.compare_digest(code.encode(), each.encode()) for each in valid]
     if not any(matches):
-        raise IncorrectCode
+        raise IncorrectCode if await is_open(database) else AlreadySetUp
 
 
 async def _codes(connection: AsyncConnection) -> list[str]:
