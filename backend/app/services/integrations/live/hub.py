@@ -267,6 +267,7 @@ class Live:
             found = await position.read(reader)
             if found:
                 await self.database.replicated()
+                await self._check_identities(reader)
                 audience = await feed.source.find_audience(reader, found, [subscription])
                 if messages := audience(subscription):
                     yield messages
@@ -433,6 +434,7 @@ class Live:
                 feed.passes, feed.cursor = feed.passes + 1, position.cursor
                 continue
             await self.database.replicated()  # who hears of a change can read it
+            await self._check_identities(reader)  # roles may have changed before these events
             subscriptions = [each for each in feed.subscriptions if each.is_live]
             feed.batches += 1
             audience = await feed.source.find_audience(reader, found, subscriptions)
