@@ -1,6 +1,7 @@
 """Streams: what they send to whom, how they continue, and how they end."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ from sqlalchemy import update
 
 from app.auth.security import create_access_token
 from app.core.enums import CommentPolicy, CommentStatus, Role
+from app.db.reading import Reader
 from app.models import Article, User
 from app.services.articles import changes
+from app.services.integrations.live.comments import CommentsPosition, Happening
 from tests.factories import (
     api_key,
     bearer,
@@ -334,6 +337,33 @@ async def test_demoted_editor_gets_only_own_queue(server: LiveServer) -> None:
         await server.client.patch(
             f"/users/{editor.id}/role", json={"role": "author"}, headers=bearer(admin)
         )
+        for article in articles:
+            async with server.database.unit_of_work() as session:
+                last = await create_comment(
+                    session, article=article, author=author, status=CommentStatus.PENDING
+                )
+        assert (await stream.next()).data["comment_id"] == last.id
+
+
+async def test_role_counts_that_changes_before_events_are_read(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor, author = await new_user(server, role=Role.EDITOR), await new_user(server)
+    admin = await new_user(server, role=Role.ADMIN)
+    articles = [await new_article(server, each) for each in (author, editor)]
+    read = CommentsPosition.read
+
+    async def demote_and_read(self: CommentsPosition, reader: Reader) -> Sequence[Happening]:
+        path = f"/users/{editor.id}/role"
+        await server.client.patch(path, json={"role": "author"}, headers=bearer(admin))
+        while editor.id not in server.live._unchecked:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+        monkeypatch.setattr(CommentsPosition, "read", read)
+        return await read(self, reader)
+
+    async with server.stream(bearer(editor), topic="moderation") as stream:
+        await stream.started()
+        monkeypatch.setattr(CommentsPosition, "read", demote_and_read)
         for article in articles:
             async with server.database.unit_of_work() as session:
                 last = await create_comment(

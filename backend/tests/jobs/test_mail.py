@@ -174,6 +174,7 @@ class TestDispatcher:
         async with real.running(connections=4):
             await asyncio.to_thread(server.wait_for_mails, 5)
             assert {each["To"].partition("@")[2] for each in server.messages} == {"example.com"}
+            await asyncio.to_thread(wait_until, lambda: len(server.waiting) > 1, "two mails wait")
             assert len(server.waiting) == 2
             server.release()
             await asyncio.to_thread(server.wait_for_mails, 14)
