@@ -155,8 +155,8 @@ class Project:
     def running(self, *up: str, attempts: int = 1) -> Iterator[int]:
         """Start the project, and always remove it with its volumes at the end.
 
-        Yields the number of the attempt that succeeded. If an attempt fails, prints the logs of
-        the containers. Raises RuntimeError after the last one.
+        Yields the number of the attempt that succeeded. If an attempt or the block fails, prints
+        the logs of the containers. Raises RuntimeError after the last attempt.
         """
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
         try:
@@ -164,11 +164,15 @@ class Project:
                 if self.run("up", "--build", "--detach", "--wait", *up) == 0:
                     break
                 self.run("ps", "--all")
-                self.run("logs", "--tail", "60")
+                self.run("logs", "--tail", "40")
                 print(f"the containers did not start (attempt {attempt} of {attempts})", flush=True)
             else:
                 raise RuntimeError("the containers did not start")
-            yield attempt
+            try:
+                yield attempt
+            except Exception:
+                self.run("logs", "--tail", "40")
+                raise
         finally:
             # A second Ctrl-C must not interrupt the cleanup.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
