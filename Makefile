@@ -10,7 +10,7 @@ NO_TESTS := 5
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract clients clients-generate browser screenshots mutants check audit validate smoke edge edge-alone edge-beside releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill swarm-up swarm-down swarm-test clean
+.PHONY: help run test coverage contract clients clients-generate browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration restore-drill swarm-up swarm-down swarm-test clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,18 +115,11 @@ smoke: ## Start the stack for development and for production, test it through ng
 	@exec $(ANY_PYTHON) -u scripts/boot.py
 
 edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of the tests)
-	@$(MAKE) edge-alone
-	@$(MAKE) edge-beside
-
-edge-alone: # the part of `make edge` beside which no container may start
 	@scripts/venv dev
-	@cd backend && { EDGE_TESTS=1 ../.venv/bin/python -m pytest -x -n 0 -m alone tests/edge $(ARGS) || \
-	  [ $$? -eq $(NO_TESTS) ]; }
-
-edge-beside: # the other part
-	@scripts/venv dev
-	@cd backend && { EDGE_TESTS=1 ../.venv/bin/python -m pytest -x -n 3 --dist=loadfile -m "not alone" tests/edge $(ARGS) || \
-	  [ $$? -eq $(NO_TESTS) ]; }
+	@cd backend && export EDGE_TESTS=1 && \
+	  { ../.venv/bin/python -m pytest -x -n 0 -m alone tests/edge $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
+	  { ../.venv/bin/python -m pytest -x -n 3 --dist=loadfile -m "not alone" tests/edge $(ARGS) || \
+	    [ $$? -eq $(NO_TESTS) ]; }
 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
 	@scripts/venv dev

@@ -114,3 +114,17 @@ def local_fetcher(
         allows=lambda address: address == LOCAL or is_public(address),
         **options,
     )
+
+
+class Flood:
+    """Sends interim responses of a status without end. `sent` counts them."""
+
+    def __init__(self, status: str) -> None:
+        self._status = status
+        self.sent = 0
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(f"HTTP/1.1 {self._status}\r\n\r\n".encode() * 100)
+            self.sent += 100
+            await writer.drain()

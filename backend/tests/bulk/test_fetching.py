@@ -11,7 +11,7 @@ import pytest
 
 from app.services.bulk.fetching import MAX_HEAD_BYTES, Fetcher, FetchLimits, NotFetched
 from app.services.outgoing import is_public, resolve
-from tests.bulk.sites import FAST, Names, local_fetcher, moved, response, serve
+from tests.bulk.sites import FAST, Flood, Names, local_fetcher, moved, response, serve
 from tests.certificates import Certificates
 
 MAX = 100_000
@@ -169,19 +169,11 @@ class TestFiles:
 
     @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
     async def test_interim_responses_are_bounded(self, status: str, file: Path) -> None:
-        sent = 0
-
-        async def flood(writer: asyncio.StreamWriter) -> None:
-            nonlocal sent
-            while True:
-                writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode() * 100)
-                sent += 100
-                await writer.drain()
-
+        flood = Flood(status)
         async with serve({"/a.png": flood}) as site, local_fetcher() as fetcher:
             url = f"http://127.0.0.1:{site.port}/a.png"
             assert await refused(fetcher, url, file) == "the answer is too long"
-        assert sent < 500_000
+        assert flood.sent < 500_000
 
     async def test_files_of_one_connection_may_be_large(self, file: Path) -> None:
         image = bytes(3 * MAX_HEAD_BYTES)

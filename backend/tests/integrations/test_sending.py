@@ -19,7 +19,7 @@ from app.services.integrations.sending import (
     Sender,
 )
 from app.services.integrations.signing import new_secret, signed_headers
-from tests.bulk.sites import Names
+from tests.bulk.sites import Flood, Names
 from tests.certificates import Certificates
 from tests.integrations.receivers import OK, Receiver, local_sender, receiving
 
@@ -141,20 +141,12 @@ class TestAnswers:
 
     @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
     async def test_interim_responses_are_bounded(self, status: str) -> None:
-        sent = 0
-
-        async def flood(writer: asyncio.StreamWriter) -> None:
-            nonlocal sent
-            while True:
-                writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode() * 100)
-                sent += 100
-                await writer.drain()
-
+        flood = Flood(status)
         async with receiving() as receiver:
             receiver.answer = flood
             outcome = await send(receiver.url, local_sender(seconds=5.0))
         assert outcome.error == "the answer is too long"
-        assert sent < 500_000
+        assert flood.sent < 500_000
 
     async def test_interim_responses_are_skipped(self) -> None:
         hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
