@@ -95,20 +95,14 @@ COMMAND_LINE = Identity(
 _CREDENTIAL_FIELDS = {"session_id", "api_key_id", "scopes"}
 _USER_FIELDS = [field for field in Identity._fields if field not in _CREDENTIAL_FIELDS]
 _USER = [getattr(User, field) for field in _USER_FIELDS]
-_BY_SESSION = (
-    select(*_USER, UserSession.revoked_at, UserSession.expires_at)
-    .join(UserSession, UserSession.user_id == User.id)
-    .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
+_SESSIONS = select(*_USER, UserSession.revoked_at, UserSession.expires_at).join(
+    UserSession, UserSession.user_id == User.id
 )
-_BY_SESSIONS = (
-    select(
-        *_USER,
-        UserSession.revoked_at,
-        UserSession.expires_at,
-        UserSession.id.label("key"),
-    )
-    .join(UserSession, UserSession.user_id == User.id)
-    .where(UserSession.id == any_(bindparam("keys", type_=ARRAY(BigInteger))))
+_BY_SESSION = _SESSIONS.where(
+    UserSession.id == bindparam("session_id"), User.id == bindparam("user_id")
+)
+_BY_SESSIONS = _SESSIONS.add_columns(UserSession.id.label("key")).where(
+    UserSession.id == any_(bindparam("keys", type_=ARRAY(BigInteger)))
 )
 _BY_PAGE_SESSION = (
     select(
