@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from app.core.enums import CommentPolicy, CommentStatus, Role
 from app.db.reading import Reader
 from app.models import Article, User
 from app.services.articles import changes
+from app.services.integrations.live.changes import ChangesPosition
 from app.services.integrations.live.comments import CommentsPosition, Happening
 from tests.factories import (
     api_key,
@@ -48,6 +50,30 @@ async def test_stream_has_changes_of_articles_from_now_on(server: LiveServer) ->
     assert event.data["article_id"] == article.id
     assert event.id == event.data["cursor"]
     assert stream.retry is not None
+
+
+async def test_changes_are_sent_from_the_start_of_the_response(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may write or read as soon as it has the headers."""
+    author = await new_user(server)
+    articles: list[Article] = []
+    latest = ChangesPosition.latest
+
+    async def slow_latest(reader: Reader) -> ChangesPosition:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):  # the headers do not come meanwhile
+                await has_headers.wait()
+                articles.append(await new_article(server, author))
+        return await latest(reader)
+
+    has_headers = asyncio.Event()
+    monkeypatch.setattr(ChangesPosition, "latest", slow_latest)
+    async with server.stream() as stream:
+        has_headers.set()
+        articles.append(await new_article(server, author))
+        event = await stream.next()
+    assert event.data["article_id"] == articles[0].id
 
 
 async def test_ids_are_cursors_of_the_change_feed(server: LiveServer) -> None:

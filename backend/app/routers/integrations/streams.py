@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -92,8 +92,7 @@ class EventStream(Response):
         abort = scope.get("extensions", {}).get(ABORT, _nothing)
         connection = Connection("stream", self._viewer, encode=_events, abort=abort)
         with self._live.connected(connection, expires=self._expires):
-            await send(start)
-            sending = asyncio.create_task(self._send(connection, send))
+            sending = asyncio.create_task(self._send(connection, start, send))
             sending.add_done_callback(lambda task: abort() if _has_failed(task) else None)
             try:
                 while (await receive())["type"] != "http.disconnect":
@@ -103,44 +102,51 @@ class EventStream(Response):
                 with suppress(asyncio.CancelledError):
                     await sending
 
-    async def _send(self, connection: Connection, send: Send) -> None:
+    async def _send(self, connection: Connection, start: dict[str, Any] | None, send: Send) -> None:
+        """Send the head with the first part: a client that has it misses nothing from then on."""
         loop = asyncio.get_running_loop()
-
-        async def send_part(part: bytes) -> None:
+        async for part in self._parts(connection):
             connection.sending_since = loop.time()
+            if start is not None:
+                await send(start)
+                start = None
             await send({"type": "http.response.body", "body": part, "more_body": True})
             connection.sending_since = 0.0
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await send_part(f"retry: {retry_ms()}\n\n".encode())
+    async def _parts(self, connection: Connection) -> AsyncIterator[bytes]:
+        head = f"retry: {retry_ms()}\n\n".encode()
         try:
-            await self._send_missed(connection, send_part)
+            async for missed in self._missed(connection):
+                yield head + missed
+                head = b""
         except PressroomError as error:
             connection.close(closing_for(error))
+        if head:
+            yield head
         while connection.closing is None:
             chunk = await connection.next_chunk(HEARTBEAT_SECONDS)
             if chunk is not None:
-                await send_part(chunk)  # type: ignore[arg-type]  # `_events` returns bytes
+                yield chunk  # type: ignore[misc]  # `_events` returns bytes
             elif connection.closing is None:
-                await send_part(self._heartbeat(connection))
-        end = _closing_event(connection.closing)
-        await send({"type": "http.response.body", "body": end, "more_body": False})
+                yield self._heartbeat(connection)
+        yield _closing_event(connection.closing)
 
     def _heartbeat(self, connection: Connection) -> bytes:
         """Return a comment and the present id, which dispatches no event. The client keeps it."""
         cursor = self._live.cursor_of(connection.subscriptions[0])
         return b": alive\n\n" if cursor is None else f": alive\nid: {cursor}\n\n".encode()
 
-    async def _send_missed(self, connection: Connection, send_part: Any) -> None:
+    async def _missed(self, connection: Connection) -> AsyncIterator[bytes]:
         query = self._query
         subscription = Subscription(connection, query.topic, query.article_id)
         connection.subscriptions.append(subscription)
         async for messages in self._live.catch_up(subscription, self._position):
             if connection.closing is not None:
                 return
-            parts = (
+            yield b"".join(
                 each.event if each.data else f"id: {each.cursor}\n\n".encode() for each in messages
             )
-            await send_part(b"".join(parts))
 
 
 def _has_failed(task: "asyncio.Task[None]") -> bool:
