@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
 from hashlib import sha256
@@ -187,7 +187,7 @@ class JoinedPool:
     def acquire_idle(self) -> None:
         return None
 
-    async def acquire(self) -> "asyncpg.Connection[Any]":
+    async def acquire(self, opening: Callable[[], None] | None = None) -> "asyncpg.Connection[Any]":
         return cast("asyncpg.Connection[Any]", self)  # a reader calls only `fetch`
 
     def release(self, connection: object, *, is_broken: bool = False) -> None:

@@ -122,8 +122,11 @@ class ConnectionPool(Protocol):
     def acquire_idle(self) -> "Connection | None":
         """Return an idle connection, or None if there is none."""
 
-    async def acquire(self) -> "Connection":
-        """Open a connection or wait for a released one. Raises ServiceUnavailable."""
+    async def acquire(self, opening: Callable[[], None] | None = None) -> "Connection":
+        """Open a connection or wait for a released one. Raises ServiceUnavailable.
+
+        `opening` is called before a connection is opened.
+        """
 
     def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
         """Make a connection available again; close it if it is broken."""
@@ -139,7 +142,9 @@ class EnginePool:
     def acquire_idle(self) -> "Connection | None":
         return None
 
-    async def acquire(self) -> "Connection":
+    async def acquire(self, opening: Callable[[], None] | None = None) -> "Connection":
+        if opening is not None:  # the engine does not tell whether it opens one
+            opening()
         try:
             pooled = await self._engine.raw_connection()
         except (PoolTimeout, DBAPIError, *DRIVER_ERRORS) as error:
@@ -192,7 +197,7 @@ class ReadPool:
             self._available += 1
         return None
 
-    async def acquire(self) -> "Connection":
+    async def acquire(self, opening: Callable[[], None] | None = None) -> "Connection":
         if not self._available:
             try:
                 connection = await self._tasks.wait(self._timeout)
@@ -203,6 +208,8 @@ class ReadPool:
                 return connection
         else:
             self._available -= 1
+        if opening is not None:
+            opening()
         try:
             connection = await self._connect()
         except BaseException as error:

@@ -9,10 +9,10 @@ than PostgreSQL itself (docs/decisions/0026-reading-on-the-driver.md).
 
 import asyncio
 import time
-from collections import namedtuple
+from collections import deque, namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import Delete, Enum, Insert, SelectBase, TextClause, Update
@@ -30,7 +30,7 @@ from app.db.failures import (
     log_database_error,
     translate,
 )
-from app.db.pool import ConnectionPool
+from app.db.pool import ConnectionPool, NoFreeConnection
 
 logger = get_logger(__name__)
 
@@ -100,9 +100,31 @@ class Compiled(NamedTuple):
         """Return the rows, with converted values."""
         return Rows(rows if self.make_row is None else map(self.make_row, rows))
 
+    def convert_one(self, row: Row | None) -> Any:
+        """Return the row with converted values, or None without a row."""
+        return row if row is None or self.make_row is None else self.make_row(row)
 
-class _Abandoned(Exception):
-    """The caller that was to execute a shared statement was cancelled."""
+
+_NEXT: Final = object()
+"""The result of a call of `find` that is to execute the shared statement."""
+
+
+class _Call(NamedTuple):
+    """A call of `find` that shares a statement."""
+
+    key: int
+    since: float
+    future: "asyncio.Future[Any]"
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
+    """Set the row or the error of a call, unless it was cancelled."""
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 class Reader:
@@ -122,8 +144,8 @@ class Reader:
         self.pool = pool
         self._echo = echo
         self._pool_name = pool_name
-        self._joined: dict[Statement, list[tuple[int, asyncio.Future[Any]]]] = {}
-        """Ids of later calls of `find` that share a statement, with the futures of their rows."""
+        self._joined: dict[Statement, deque[_Call]] = {}
+        """Later calls of `find` that share a statement, while the first one waits."""
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -140,40 +162,74 @@ class Reader:
     async def find(self, statement: Statement, key: int) -> Any:
         """Return the row whose column `key` has this value, or None.
 
-        The statement has the parameter `keys`. Until it has a connection, further calls share it:
-        the busier the pool, the fewer statements are executed. It is executed after all of them.
-        """
-        joined = self._joined.get(statement)
-        if joined is not None:
-            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            joined.append((key, future))
-            try:
-                return await future
-            except _Abandoned:
-                return await self.find(statement, key)
-        joined = self._joined[statement] = []
+        The statement has the parameter `keys`. While it waits for a released connection, further
+        calls share it: the busier the pool, the fewer statements are executed. It is executed after
+        all of them.
 
-        def close() -> Sequence[Any]:
+        If the statement fails, so do the calls that share it. If its first call is cancelled or
+        opens a connection, the next one takes its place. So it does if the first call has waited
+        too long, without those that have waited as long: each waits twice the timeout at most.
+        """
+        compiled = compile_statement(statement)
+        if statement in self._joined:
+            row = await self._join(statement, key)
+            if row is not _NEXT:
+                return compiled.convert_one(row)
+        else:
+            self._joined[statement] = deque()
+        started, joined = time.monotonic(), self._joined[statement]
+
+        def opening() -> None:
+            """Wait alone: opening a connection may take long."""
+            nonlocal joined
+            self._hand_over(statement, joined)
+            joined = deque()
+
+        def arguments() -> Sequence[Any]:
             """Let no further call join. Return the arguments."""
             if self._joined.get(statement) is joined:
                 del self._joined[statement]
-            return [list({key, *(each for each, _ in joined)})]
+            return [list({key, *(each.key for each in joined)})]
 
-        compiled = compile_statement(statement)
         try:
-            fetched = await self._fetch(self.pool, compiled.sql, close)
+            fetched = await self._fetch(self.pool, compiled.sql, arguments, opening)
         except BaseException as error:
-            close()
-            failure = error if isinstance(error, Exception) else _Abandoned()
-            for _, future in joined:
-                if not future.done():  # its caller was not cancelled
-                    future.set_exception(failure)
+            has_timed_out = isinstance(error, NoFreeConnection)
+            while joined and isinstance(error, Exception):
+                if has_timed_out and joined[0].since >= started:
+                    break
+                _resolve(joined.popleft().future, error)
+            self._hand_over(statement, joined)
             raise
-        rows = {row.key: row for row in compiled.convert(fetched)}
-        for each, future in joined:
+        rows = {row.key: row for row in fetched}
+        for each in joined:
+            _resolve(each.future, rows.get(each.key))
+        return compiled.convert_one(rows.get(key))
+
+    async def _join(self, statement: Statement, key: int) -> Any:
+        """Return the row of a statement that another call executes, or _NEXT."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._joined[statement].append(_Call(key, time.monotonic(), future))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and not future.exception() and future.result() is _NEXT:
+                self._hand_over(statement, self._joined[statement])
+            raise
+
+    def _hand_over(self, statement: Statement, joined: "deque[_Call]") -> None:
+        """Let the first of these calls execute the statement, or another call that is about to."""
+        current = self._joined.pop(statement, joined)
+        if current is not joined:
+            self._joined[statement] = current
+            current.extend(joined)
+            return
+        while joined:
+            future = joined.popleft().future
             if not future.done():
-                future.set_result(rows.get(each))
-        return rows.get(key)
+                self._joined[statement] = joined
+                future.set_result(_NEXT)
+                return
 
     async def scalar(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -188,11 +244,20 @@ class Reader:
         """Return the first column of every row."""
         return [row[0] for row in await self.execute(statement, parameters)]
 
-    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
-        """Execute a statement. `arguments` is called as soon as it has a connection."""
+    async def _fetch(
+        self,
+        pool: ConnectionPool,
+        sql: str,
+        arguments: Arguments,
+        opening: Callable[[], None] | None = None,
+    ) -> list[Row]:
+        """Execute a statement. `arguments` is called as soon as it has a connection.
+
+        `opening` is called before it opens a connection.
+        """
         if self._echo:
             logger.info(sql)
-        connection = pool.acquire_idle() or await pool.acquire()
+        connection = pool.acquire_idle() or await pool.acquire(opening)
         recorder = metrics.recorder()
         started = time.perf_counter() if recorder is not None else 0.0
         try:

@@ -694,7 +694,13 @@ class ReplicaReader(Reader):
         """
         return (await self.execute(statement, {"keys": [key]})).one_or_none()
 
-    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
+    async def _fetch(
+        self,
+        pool: ConnectionPool,
+        sql: str,
+        arguments: Arguments,
+        opening: Callable[[], None] | None = None,
+    ) -> list[Row]:
         started = time.monotonic()
         while True:
             try:

@@ -6,12 +6,23 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Integer, bindparam, literal, select, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Integer,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Settings
 from app.core.enums import Role
 from app.core.errors import InvalidInput, ServiceUnavailable
+from app.db.connections import Connections
 from app.db.pool import ConnectionPool, ReadPool
 from app.db.reading import Reader
 from app.db.session import Database
@@ -151,6 +162,95 @@ class TestFind:
         for connection in held:
             real.pool.release(connection)
         assert [row.key for row in await asyncio.gather(*others)] == [2, 3]
+
+    async def test_call_that_times_out_fails_no_other(self, real: Reader) -> None:
+        held = [await acquire(real.pool), await acquire(real.pool)]
+        first, second = (asyncio.create_task(real.find(KEYS, key)) for key in (1, 2))
+        with pytest.raises(ServiceUnavailable):
+            await first
+        for connection in held:
+            real.pool.release(connection)
+        assert (await second).key == 2
+
+    async def test_calls_do_not_wait_for_a_connection_that_another_opens(
+        self, real: Reader, settings: Settings
+    ) -> None:
+        is_open = asyncio.Event()
+
+        async def connect() -> Any:
+            if opened:
+                await is_open.wait()
+            return await Connections(settings).connect_to_read()
+
+        opened: list[Any] = []
+        pool = ReadPool(connect, size=2, timeout=DEADLINE)
+        reader = Reader(pool)
+        opened.append(await acquire(pool))
+        opening = asyncio.create_task(reader.find(KEYS, 1))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(reader.find(KEYS, 2))
+        await asyncio.sleep(0)
+        pool.release(opened[0])
+        async with asyncio.timeout(DEADLINE):
+            assert (await waiting).together == 1
+            assert (await reader.find(KEYS, 3)).together == 1  # the connection is idle
+        assert not opening.done()
+        is_open.set()
+        assert (await opening).together == 1
+        await pool.close()
+
+    async def test_calls_are_not_kept_when_the_first_one_opens_a_connection(
+        self, settings: Settings
+    ) -> None:
+        is_open = asyncio.Event()
+
+        async def connect() -> Any:
+            if len(opened) == 2:
+                await is_open.wait()
+            return await Connections(settings).connect_to_read()
+
+        opened: list[Any] = []
+        pool = ReadPool(connect, size=2, timeout=DEADLINE)
+        reader = Reader(pool)
+        opened += [await acquire(pool)]
+        opened += [await acquire(pool)]
+        first, second = (asyncio.create_task(reader.find(KEYS, key)) for key in (1, 2))
+        await asyncio.sleep(0)
+        pool.release(opened[0], is_broken=True)  # the first call may replace it
+        await asyncio.sleep(0)
+        pool.release(opened[1])
+        async with asyncio.timeout(DEADLINE):
+            assert (await second).together == 1
+        assert not first.done()
+        is_open.set()
+        assert (await first).together == 1
+        await pool.close()
+
+    async def test_row_that_cannot_be_converted_fails_only_its_own_call(self, real: Reader) -> None:
+        keys = func.unnest(bindparam("keys", type_=ARRAY(BigInteger))).column_valued("key")
+        role = literal_column("CASE key WHEN 2 THEN 'unknown' ELSE 'admin' END", User.role.type)
+        statement = select(keys.label("key"), role.label("role"))
+        held = [await acquire(real.pool), await acquire(real.pool)]
+        tasks = [asyncio.create_task(real.find(statement, key)) for key in (1, 2, 3)]
+        await asyncio.sleep(0)
+        for connection in held:
+            real.pool.release(connection)
+        async with asyncio.timeout(DEADLINE):
+            found: Any = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) is LookupError for each in found] == [False, True, False]
+        assert (found[0].role, found[2].role) == (Role.ADMIN, Role.ADMIN)
+
+    async def test_many_cancelled_calls_leave_the_last_one(self, real: Reader) -> None:
+        held = [await acquire(real.pool), await acquire(real.pool)]
+        *cancelled, last = (asyncio.create_task(real.find(KEYS, 1)) for _ in range(1200))
+        await asyncio.sleep(0)
+        for each in cancelled:
+            each.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await each
+        for connection in held:
+            real.pool.release(connection)
+        assert (await last).key == 1
 
 
 class FakeConnection:

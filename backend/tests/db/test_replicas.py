@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import bindparam, column, func, select, table, text
+from sqlalchemy import ARRAY, BigInteger, any_, bindparam, column, func, select, table, text
 
 from app.core.config import PROJECT_DIR, Settings
 from app.core.database_url import normalize
@@ -24,9 +24,13 @@ pytestmark = pytest.mark.checkout
 
 MAX_LAG = 1.0
 ROUNDS = 30
+POOL_SIZE = 5
 _NOTES = table("notes", column("id"))
 _CREATE = "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY)"
 _INSERT = text("INSERT INTO notes DEFAULT VALUES RETURNING id")
+_BY_KEYS = select(_NOTES.c.id.label("key")).where(
+    _NOTES.c.id == any_(bindparam("keys", type_=ARRAY(BigInteger)))
+)
 _LATEST = select(func.max(_NOTES.c.id))
 _IN_RECOVERY = select(func.pg_is_in_recovery())
 _PORT = select(func.inet_server_port())
@@ -52,7 +56,8 @@ def several(settings: Settings, members: Sequence[ClusterMember], **changes: str
     normalized = {
         name: normalize(url, password=None, folder=PROJECT_DIR) for name, url in urls.items()
     }
-    return settings.model_copy(update={**normalized, "database_read_max_lag": MAX_LAG})
+    own = {"database_read_max_lag": MAX_LAG, "database_pool_size": POOL_SIZE}
+    return settings.model_copy(update={**normalized, **own})
 
 
 @asynccontextmanager
@@ -120,6 +125,32 @@ async def test_paused_replica_is_skipped_and_not_awaited(
     finally:
         await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
     await until_replica_is_used(databases[1])
+
+
+async def test_found_row_is_not_read_by_an_earlier_call_on_a_replica(
+    databases: list[Database], members: list[ClusterMember]
+) -> None:
+    """The replica of the earlier call may not have what the later call must find."""
+    reader, old = databases[0].reader, await commit(databases[1])
+    assert databases[0].replication is not None
+    pool = databases[0].replication.usable()
+    assert pool is not None
+    held = [pool.acquire_idle() or await pool.acquire() for _ in range(POOL_SIZE)]
+    earlier = asyncio.create_task(reader.find(_BY_KEYS, old))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_pause()")
+    try:
+        new = await commit(databases[1])
+        assert (await reader.find(_BY_KEYS, new)).key == new
+        assert not earlier.done()
+        for each in held:
+            pool.release(each)
+        assert (await earlier).key == old
+        assert await reader.find(_BY_KEYS, new + 1) is None
+    finally:
+        await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_resume()")
+    await until_replica_is_used(databases[0])
+    assert (await reader.find(_BY_KEYS, new)).key == new
 
 
 @pytest.mark.parametrize(
