@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
 from hashlib import sha256
@@ -184,10 +184,12 @@ class JoinedPool:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
+    is_busy = False
+
     def acquire_idle(self) -> None:
         return None
 
-    async def acquire(self, opening: Callable[[], None] | None = None) -> "asyncpg.Connection[Any]":
+    async def acquire(self, opening: object = None) -> "asyncpg.Connection[Any]":
         return cast("asyncpg.Connection[Any]", self)  # a reader calls only `fetch`
 
     def release(self, connection: object, *, is_broken: bool = False) -> None:

@@ -119,13 +119,17 @@ if TYPE_CHECKING:
 class ConnectionPool(Protocol):
     """The pool of a reader, which acquires a connection for each statement."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether all connections are open and in use, so that `acquire` waits for one."""
+
     def acquire_idle(self) -> "Connection | None":
         """Return an idle connection, or None if there is none."""
 
-    async def acquire(self, opening: Callable[[], None] | None = None) -> "Connection":
+    async def acquire(self, opening: Callable[[], object] | None = None) -> "Connection":
         """Open a connection or wait for a released one. Raises ServiceUnavailable.
 
-        `opening` is called before a connection is opened.
+        `opening` is called after the wait if a connection has to be opened, which may take long.
         """
 
     def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
@@ -139,12 +143,14 @@ class EnginePool:
         self._engine = engine
         self._used: dict[Connection, PoolProxiedConnection] = {}
 
+    @property
+    def is_busy(self) -> bool:
+        return False  # the engine does not tell
+
     def acquire_idle(self) -> "Connection | None":
         return None
 
-    async def acquire(self, opening: Callable[[], None] | None = None) -> "Connection":
-        if opening is not None:  # the engine does not tell whether it opens one
-            opening()
+    async def acquire(self, opening: Callable[[], object] | None = None) -> "Connection":
         try:
             pooled = await self._engine.raw_connection()
         except (PoolTimeout, DBAPIError, *DRIVER_ERRORS) as error:
@@ -189,6 +195,10 @@ class ReadPool:
         in_use = self._size - self._available - idle
         return PoolState(in_use, idle, self._tasks.waiting, self._tasks.timeouts)
 
+    @property
+    def is_busy(self) -> bool:
+        return not self._idle and not self._available
+
     def acquire_idle(self) -> "Connection | None":
         while self._idle:
             connection = self._idle.pop()
@@ -197,7 +207,7 @@ class ReadPool:
             self._available += 1
         return None
 
-    async def acquire(self, opening: Callable[[], None] | None = None) -> "Connection":
+    async def acquire(self, opening: Callable[[], object] | None = None) -> "Connection":
         if not self._available:
             try:
                 connection = await self._tasks.wait(self._timeout)
@@ -206,10 +216,10 @@ class ReadPool:
                 raise NoFreeConnection from error
             if connection is not None:
                 return connection
+            if opening is not None:
+                opening()
         else:
             self._available -= 1
-        if opening is not None:
-            opening()
         try:
             connection = await self._connect()
         except BaseException as error:

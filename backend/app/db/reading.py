@@ -9,10 +9,10 @@ than PostgreSQL itself (docs/decisions/0026-reading-on-the-driver.md).
 
 import asyncio
 import time
-from collections import deque, namedtuple
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import Delete, Enum, Insert, SelectBase, TextClause, Update
@@ -100,31 +100,15 @@ class Compiled(NamedTuple):
         """Return the rows, with converted values."""
         return Rows(rows if self.make_row is None else map(self.make_row, rows))
 
-    def convert_one(self, row: Row | None) -> Any:
-        """Return the row with converted values, or None without a row."""
-        return row if row is None or self.make_row is None else self.make_row(row)
+
+_Call: TypeAlias = "tuple[int, asyncio.Future[Row | None]]"
+"""A call of `find` that shares a statement: the key and its row."""
 
 
-_NEXT: Final = object()
-"""The result of a call of `find` that is to execute the shared statement."""
-
-
-class _Call(NamedTuple):
-    """A call of `find` that shares a statement."""
-
-    key: int
-    since: float
-    future: "asyncio.Future[Any]"
-
-
-def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
-    """Set the row or the error of a call, unless it was cancelled."""
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+def _fail(calls: Sequence[_Call], error: Exception) -> None:
+    for _, future in calls:
+        if not future.done():  # its caller was not cancelled
+            future.set_exception(error)
 
 
 class Reader:
@@ -144,8 +128,10 @@ class Reader:
         self.pool = pool
         self._echo = echo
         self._pool_name = pool_name
-        self._joined: dict[Statement, deque[_Call]] = {}
-        """Later calls of `find` that share a statement, while the first one waits."""
+        self._shared: dict[Statement, list[_Call]] = {}
+        """Calls of `find` by the statement that they share, until it has a connection."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """The tasks that execute shared statements."""
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -162,74 +148,57 @@ class Reader:
     async def find(self, statement: Statement, key: int) -> Any:
         """Return the row whose column `key` has this value, or None.
 
-        The statement has the parameter `keys`. While it waits for a released connection, further
-        calls share it: the busier the pool, the fewer statements are executed. It is executed after
-        all of them.
-
-        If the statement fails, so do the calls that share it. If its first call is cancelled or
-        opens a connection, the next one takes its place. So it does if the first call has waited
-        too long, without those that have waited as long: each waits twice the timeout at most.
+        The statement has the parameter `keys`. While all connections are in use, calls share it:
+        the busier the pool, the fewer statements are executed. It is executed after all of them,
+        in a task of its own, so that a cancelled call does not affect the others.
         """
         compiled = compile_statement(statement)
-        if statement in self._joined:
-            row = await self._join(statement, key)
-            if row is not _NEXT:
-                return compiled.convert_one(row)
+        if self.pool.is_busy:
+            row = await self._share(statement, key)
         else:
-            self._joined[statement] = deque()
-        started, joined = time.monotonic(), self._joined[statement]
+            rows = await self._fetch(self.pool, compiled.sql, lambda: [[key]])
+            row = rows[0] if rows else None
+        return row if row is None or compiled.make_row is None else compiled.make_row(row)
 
-        def opening() -> None:
-            """Wait alone: opening a connection may take long."""
-            nonlocal joined
-            self._hand_over(statement, joined)
-            joined = deque()
+    def _share(self, statement: Statement, key: int) -> "asyncio.Future[Row | None]":
+        calls = self._shared.get(statement)
+        if calls is None:
+            calls = self._shared[statement] = []
+            task = asyncio.create_task(self._execute_shared(statement, calls))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        future: asyncio.Future[Row | None] = asyncio.get_running_loop().create_future()
+        calls.append((key, future))
+        return future
 
-        def arguments() -> Sequence[Any]:
+    async def _execute_shared(self, statement: Statement, calls: list[_Call]) -> None:
+        """Execute a statement for all calls. Each waits twice the timeout of the pool at most."""
+
+        def close() -> Sequence[Any]:
             """Let no further call join. Return the arguments."""
-            if self._joined.get(statement) is joined:
-                del self._joined[statement]
-            return [list({key, *(each.key for each in joined)})]
+            if self._shared.get(statement) is calls:
+                del self._shared[statement]
+            return [list({key for key, _ in calls})]
 
-        try:
-            fetched = await self._fetch(self.pool, compiled.sql, arguments, opening)
-        except BaseException as error:
-            has_timed_out = isinstance(error, NoFreeConnection)
-            while joined and isinstance(error, Exception):
-                if has_timed_out and joined[0].since >= started:
-                    break
-                _resolve(joined.popleft().future, error)
-            self._hand_over(statement, joined)
-            raise
-        rows = {row.key: row for row in fetched}
-        for each in joined:
-            _resolve(each.future, rows.get(each.key))
-        return compiled.convert_one(rows.get(key))
-
-    async def _join(self, statement: Statement, key: int) -> Any:
-        """Return the row of a statement that another call executes, or _NEXT."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._joined[statement].append(_Call(key, time.monotonic(), future))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if not future.cancelled() and not future.exception() and future.result() is _NEXT:
-                self._hand_over(statement, self._joined[statement])
-            raise
-
-    def _hand_over(self, statement: Statement, joined: "deque[_Call]") -> None:
-        """Let the first of these calls execute the statement, or another call that is about to."""
-        current = self._joined.pop(statement, joined)
-        if current is not joined:
-            self._joined[statement] = current
-            current.extend(joined)
-            return
-        while joined:
-            future = joined.popleft().future
-            if not future.done():
-                self._joined[statement] = joined
-                future.set_result(_NEXT)
+        sql = compile_statement(statement).sql
+        while calls:
+            earlier = len(calls)
+            try:
+                rows = await self._fetch(self.pool, sql, close, opening=close)
+            except NoFreeConnection as error:  # the others have waited less
+                _fail(calls[:earlier], error)
+                del calls[:earlier]
+            except Exception as error:  # noqa: BLE001 - the calls raise it
+                close()
+                _fail(calls, error)
                 return
+            else:
+                found = {row.key: row for row in rows}
+                for key, future in calls:
+                    if not future.done():
+                        future.set_result(found.get(key))
+                return
+        close()
 
     async def scalar(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -249,11 +218,11 @@ class Reader:
         pool: ConnectionPool,
         sql: str,
         arguments: Arguments,
-        opening: Callable[[], None] | None = None,
+        opening: Callable[[], object] | None = None,
     ) -> list[Row]:
         """Execute a statement. `arguments` is called as soon as it has a connection.
 
-        `opening` is called before it opens a connection.
+        For `opening`, see `ConnectionPool.acquire`.
         """
         if self._echo:
             logger.info(sql)

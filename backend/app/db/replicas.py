@@ -699,7 +699,7 @@ class ReplicaReader(Reader):
         pool: ConnectionPool,
         sql: str,
         arguments: Arguments,
-        opening: Callable[[], None] | None = None,
+        opening: Callable[[], object] | None = None,
     ) -> list[Row]:
         started = time.monotonic()
         while True:

@@ -120,6 +120,13 @@ KEYS = text(
 """The rows of the keys below 10. `together`: how many of them the statement has read."""
 
 
+async def until_waiting(pool: ConnectionPool) -> None:
+    """Let tasks run until one waits for a connection."""
+    assert isinstance(pool, ReadPool)
+    while not pool.state.waiting:  # noqa: ASYNC110 - the pool has no event
+        await asyncio.sleep(0)
+
+
 class TestFind:
     async def test_each_call_has_its_statement_while_a_connection_is_idle(
         self, real: Reader
@@ -165,7 +172,9 @@ class TestFind:
 
     async def test_call_that_times_out_fails_no_other(self, real: Reader) -> None:
         held = [await acquire(real.pool), await acquire(real.pool)]
-        first, second = (asyncio.create_task(real.find(KEYS, key)) for key in (1, 2))
+        first = asyncio.create_task(real.find(KEYS, 1))
+        await until_waiting(real.pool)
+        second = asyncio.create_task(real.find(KEYS, 2))
         with pytest.raises(ServiceUnavailable):
             await first
         for connection in held:
@@ -199,26 +208,26 @@ class TestFind:
         assert (await opening).together == 1
         await pool.close()
 
-    async def test_calls_are_not_kept_when_the_first_one_opens_a_connection(
-        self, settings: Settings
-    ) -> None:
+    async def test_no_call_joins_while_a_connection_is_opened(self, settings: Settings) -> None:
         is_open = asyncio.Event()
 
         async def connect() -> Any:
-            if len(opened) == 2:
+            if len(held) == 2:
                 await is_open.wait()
             return await Connections(settings).connect_to_read()
 
-        opened: list[Any] = []
+        held: list[Any] = []
         pool = ReadPool(connect, size=2, timeout=DEADLINE)
         reader = Reader(pool)
-        opened += [await acquire(pool)]
-        opened += [await acquire(pool)]
-        first, second = (asyncio.create_task(reader.find(KEYS, key)) for key in (1, 2))
+        held += [await acquire(pool)]
+        held += [await acquire(pool)]
+        first = asyncio.create_task(reader.find(KEYS, 1))
+        await until_waiting(pool)
+        pool.release(held[0], is_broken=True)  # the first call replaces it
         await asyncio.sleep(0)
-        pool.release(opened[0], is_broken=True)  # the first call may replace it
-        await asyncio.sleep(0)
-        pool.release(opened[1])
+        second = asyncio.create_task(reader.find(KEYS, 2))
+        await until_waiting(pool)
+        pool.release(held[1])
         async with asyncio.timeout(DEADLINE):
             assert (await second).together == 1
         assert not first.done()
