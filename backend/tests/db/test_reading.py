@@ -226,7 +226,9 @@ class TestFind:
         pool.release(held[0], is_broken=True)  # the first call replaces it
         await asyncio.sleep(0)
         second = asyncio.create_task(reader.find(KEYS, 2))
-        await until_waiting(pool)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert pool.state.waiting == 1
         pool.release(held[1])
         async with asyncio.timeout(DEADLINE):
             assert (await second).together == 1
