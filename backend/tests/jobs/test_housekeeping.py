@@ -191,7 +191,8 @@ class TestRealConnections:
                     "key": number.to_bytes(2),
                     "failures": 1,
                     "pending": 0,
-                    "tried_at": clock.now() - OLD + timedelta(seconds=number),
+                    # Rows in another order than in the table, so that each one is another page.
+                    "tried_at": clock.now() - OLD + timedelta(seconds=number * 1001 % 2000),
                 }
                 for number in range(2000)
             ]
