@@ -305,9 +305,19 @@ def _ranges(spec: ListSpec) -> Sequence[Status | None]:
 
 def _slice(query: ArticleQuery, spec: ListSpec) -> Slice:
     skip = _SKIP if query.skip else None
-    is_planned_once = spec.search is None and spec.filters <= _PLANNED_ONCE
+    is_planned_once = spec.search is None and spec.filters <= _PLANNED_ONCE and _is_one_plan(spec)
     limit = _CONSTANT_LIMITS.get(query.limit, _LIMIT) if is_planned_once else _LIMIT
     return Slice(skip, limit, is_deferred=query.skip >= DEFERRED_JOIN_SKIP)
+
+
+def _is_one_plan(spec: ListSpec) -> bool:
+    """Return whether the same plan is good for all viewers and all times.
+
+    Unpublished articles have no index in the order of titles or changes. If PostgreSQL does not
+    know how few of them a viewer has, it looks for them among all public articles.
+    """
+    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
+    return is_by_date or list(_ranges(spec)) == [Status.PUBLISHED]
 
 
 @lru_cache(maxsize=512)
