@@ -127,6 +127,15 @@ def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
         future.set_result(result)
 
 
+def _concerns_all(error: Exception) -> bool:
+    """Return whether calls that share a failed statement fail, too.
+
+    Another attempt may succeed if the connection was lost, but not if it took too long.
+    """
+    cause = error.__cause__ or error
+    return isinstance(cause, TimeoutError) or not ends_connection(cause)
+
+
 class Reader:
     """Executes read statements on the primary or on a replica.
 
@@ -166,9 +175,10 @@ class Reader:
         calls share it: the busier the pool, the fewer statements are executed. It is executed after
         all of them.
 
-        If the statement fails, so do the calls that share it. If its first call is cancelled or
-        opens a connection, the next one takes its place. So it does if the first call has waited
-        too long, without those that have waited as long: each waits twice the timeout at most.
+        If the statement fails, so do the calls that share it. If its first call is cancelled, opens
+        a connection or loses it, the next one takes its place. So it does if the first call has
+        waited too long, without those that have waited as long: each waits twice the timeout at
+        most.
         """
         compiled = compile_statement(statement)
         if statement in self._joined:
@@ -195,7 +205,7 @@ class Reader:
             fetched = await self._fetch(self.pool, compiled.sql, arguments, opening)
         except BaseException as error:
             has_timed_out = isinstance(error, NoFreeConnection)
-            while joined and isinstance(error, Exception):
+            while joined and isinstance(error, Exception) and _concerns_all(error):
                 if has_timed_out and joined[0].since >= started:
                     break
                 _resolve(joined.popleft().future, error)

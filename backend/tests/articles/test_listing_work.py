@@ -50,10 +50,11 @@ async def rows_read(connection: AsyncConnection, spec: ListSpec, viewer: User) -
     (root,) = await driver.fetchval(explain)
     await driver.execute("DEALLOCATE list")
     nodes = [each for each in _nodes(root["Plan"]) if each.get("Relation Name") == "articles"]
-    return sum(
+    read = [
         (each["Actual Rows"] + each.get("Rows Removed by Filter", 0)) * each["Actual Loops"]
         for each in nodes
-    )
+    ]
+    return float(sum(read))
 
 
 def _nodes(node: Any) -> Iterator[Any]:
