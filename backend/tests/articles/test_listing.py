@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core import clock
 from app.core.enums import Role
 from app.models import Article, User
+from app.services.articles import listing
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -47,7 +49,7 @@ async def follow_links(
 
 CONSTANT_LIMITS = text(
     "SELECT coalesce(sum(custom_plans + generic_plans), 0) FROM pg_prepared_statements"
-    " WHERE statement LIKE '%position_key%' AND statement ~ ' LIMIT \\d+\\s*$'"
+    " WHERE statement LIKE '%position_key%' AND statement ~ '\\mLIMIT \\d+\\s*($|\\) AS)'"
 )
 """How often statements of pages with a constant limit were executed."""
 
@@ -115,6 +117,39 @@ class TestPages:
         before = await session.scalar(CONSTANT_LIMITS)
         await ids(client, query)
         assert await session.scalar(CONSTANT_LIMITS) == before + is_constant
+
+    @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
+    @pytest.mark.parametrize("kind", ["", "&published=false", "&status=scheduled", "&author=ada"])
+    async def test_unpublished_articles_are_sought_by_a_plan_for_their_viewer(
+        self, client: httpx.AsyncClient, session: AsyncSession, author: User, sort: str, kind: str
+    ) -> None:
+        """Otherwise PostgreSQL reads all public articles in the order of titles or changes."""
+        before = await session.scalar(CONSTANT_LIMITS)
+        await ids(client, f"sort={sort}{kind}", headers=bearer(author))
+        executed = await session.scalar(CONSTANT_LIMITS) - before
+        assert executed == (sort in {"newest", "oldest"})
+
+    @pytest.mark.parametrize("most", [0, 10, 11])
+    async def test_articles_of_an_author_are_sorted_however_many_there_are(
+        self,
+        client: httpx.AsyncClient,
+        articles: list[Article],
+        monkeypatch: pytest.MonkeyPatch,
+        most: int,
+    ) -> None:
+        """All eleven articles are the author's, or five with the second tag."""
+        monkeypatch.setattr(listing, "MAX_SORTED", most)
+        monkeypatch.setattr(listing, "MAX_WALKED", most)
+        listing._page.cache_clear()
+        for sort, tag in product(("updated", "title"), ("", "&tag=odd")):
+            expected = await ids(client, f"sort={sort}&limit=100{tag}")
+            query = f"sort={sort}&author=Ada{tag}"
+            forward = [page async for page in follow_links(client, f"/articles?{query}&limit=3")]
+            assert [each for _, page in forward for each in page] == expected
+            back = [page async for _, page in follow_links(client, forward[-1][0], "prev")]
+            assert back == [page for _, page in forward][::-1]
+            assert await ids(client, f"{query}&skip=2&limit=3") == expected[2:5]
+        listing._page.cache_clear()
 
     async def test_list_is_sorted_as_requested(
         self, client: httpx.AsyncClient, articles: list[Article]

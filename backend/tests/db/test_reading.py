@@ -119,6 +119,13 @@ KEYS = text(
 )
 """The rows of the keys below 10. `together`: how many of them the statement has read."""
 
+LOCKING_KEYS = text(
+    "SELECT key, CAST(pg_advisory_xact_lock_shared(1843) AS text)"
+    " FROM unnest(CAST(:keys AS bigint[])) AS key"
+)
+WAITS = """SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event = 'advisory' AND query LIKE '%AS key'"""
+
 
 async def until_waiting(pool: ConnectionPool) -> None:
     """Let tasks run until one waits for a connection."""
@@ -236,6 +243,26 @@ class TestFind:
         is_open.set()
         assert (await first).together == 1
         await pool.close()
+
+    async def test_call_that_is_cancelled_during_the_statement_cancels_no_other(
+        self, real: Reader, settings: Settings
+    ) -> None:
+        blocker = await Connections(settings).connect_to_read()
+        held = [await acquire(real.pool), await acquire(real.pool)]
+        await blocker.execute("SELECT pg_advisory_lock(1843)")
+        first, *others = (asyncio.create_task(real.find(LOCKING_KEYS, key)) for key in (1, 2, 3))
+        await until_waiting(real.pool)
+        for connection in held:
+            real.pool.release(connection)
+        async with asyncio.timeout(DEADLINE):
+            while not await blocker.fetchval(WAITS):
+                pass
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            await blocker.execute("SELECT pg_advisory_unlock(1843)")
+            assert [row.key for row in await asyncio.gather(*others)] == [2, 3]
+        await blocker.close()
 
     async def test_row_that_cannot_be_converted_fails_only_its_own_call(self, real: Reader) -> None:
         keys = func.unnest(bindparam("keys", type_=ARRAY(BigInteger))).column_valued("key")

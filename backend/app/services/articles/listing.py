@@ -71,6 +71,8 @@ DEFERRED_JOIN_SKIP = 100
 WALKED_PER_AUTHOR = 30
 """How many articles a feed reads for each followed author before it reads the author's own."""
 MAX_WALKED = 50_000
+MAX_SORTED = 5_000
+"""How many public articles of one author are sorted by title or change for each page."""
 
 _SKIP, _LIMIT = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
 _CONSTANT_LIMITS: Mapping[int, ColumnElement[int]] = {
@@ -106,6 +108,8 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "since": Article.dated_at >= bindparam("since", type_=_TIMESTAMP),
     "until": Article.dated_at < bindparam("until", type_=_TIMESTAMP),
 }
+_NEVER: ColumnElement[datetime] = literal_column("'infinity'::timestamptz", _TIMESTAMP)
+"""The end of a range: PostgreSQL expects 0.5 % of unknown ranges, and a third without an end."""
 _UNPUBLISHED = or_(Article.published_at.is_(None), Article.dated_at > NOW)
 """Drafts and scheduled articles, among those neither deleted nor archived."""
 _UNPUBLISHED_VISIBLE: Mapping[Visibility, ColumnElement[bool]] = {
@@ -116,7 +120,7 @@ _UNPUBLISHED_VISIBLE: Mapping[Visibility, ColumnElement[bool]] = {
 """Which unpublished articles each visibility includes."""
 _STATUSES: Mapping[Status, Sequence[ColumnElement[bool]]] = {
     Status.DRAFT: (NOT_DELETED, NOT_ARCHIVED, Article.published_at.is_(None)),
-    Status.SCHEDULED: (PUBLISHED_OR_SCHEDULED, Article.dated_at > NOW),
+    Status.SCHEDULED: (PUBLISHED_OR_SCHEDULED, Article.dated_at > NOW, Article.dated_at <= _NEVER),
     Status.PUBLISHED: (PUBLIC,),
     Status.ARCHIVED: (NOT_DELETED, Article.archived_at.is_not(None)),
 }
@@ -305,9 +309,19 @@ def _ranges(spec: ListSpec) -> Sequence[Status | None]:
 
 def _slice(query: ArticleQuery, spec: ListSpec) -> Slice:
     skip = _SKIP if query.skip else None
-    is_planned_once = spec.search is None and spec.filters <= _PLANNED_ONCE
+    is_planned_once = spec.search is None and spec.filters <= _PLANNED_ONCE and _is_one_plan(spec)
     limit = _CONSTANT_LIMITS.get(query.limit, _LIMIT) if is_planned_once else _LIMIT
     return Slice(skip, limit, is_deferred=query.skip >= DEFERRED_JOIN_SKIP)
+
+
+def _is_one_plan(spec: ListSpec) -> bool:
+    """Return whether the same plan is good for all viewers and all times.
+
+    Unpublished articles have no index in the order of titles or changes. If PostgreSQL does not
+    know how few of them a viewer has, it looks for them among all public articles.
+    """
+    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
+    return is_by_date or list(_ranges(spec)) == [Status.PUBLISHED]
 
 
 @lru_cache(maxsize=512)
@@ -321,14 +335,23 @@ def _page(spec: ListSpec, backward: bool | None, rows: Slice) -> Select[Any]:
     if spec.search is not None:
         return rows.of(_search_page(spec, spec.search, backward))
     ranges = _ranges(spec)
-    if len(ranges) == 1 and not (rows.is_deferred or spec.followed):
+    is_single = len(ranges) == 1 and not (rows.is_deferred or spec.followed)
+    if is_single and not _sorts_author(spec, ranges[0]):
         order = _order(spec, ranges[0])
         statement = _filtered_range(_select(spec, order), spec, ranges[0])
         return rows.of(_after_position(statement, spec, order, backward))
     if spec.followed:
         found = _followed_page(spec, backward, rows.end).subquery()
     else:
-        parts = [_range_page(spec, each, backward).limit(rows.end) for each in ranges]
+        parts = [
+            part.limit(rows.end)
+            for each in ranges
+            for part in (
+                _author_pages(spec, backward)
+                if _sorts_author(spec, each)
+                else [_range_page(spec, each, backward)]
+            )
+        ]
         found = union_all(*parts).subquery()
     order = _order(spec, None)
     found_order = order._replace(column=found.c.key, id=found.c.id)
@@ -359,6 +382,36 @@ def _range_page(spec: ListSpec, status: Status | None, backward: bool | None) ->
     columns: Sequence[ColumnElement[Any]] = [order.id.label("id"), order.column.label("key")]
     statement = _filtered_range(select(*columns).select_from(Article), spec, status)
     return _after_position(statement, spec, order, backward)
+
+
+def _sorts_author(spec: ListSpec, status: Status | None) -> bool:
+    """Return whether it is the range of an author's public articles in an order without index."""
+    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
+    return status is Status.PUBLISHED and "author" in spec.filters and not is_by_date
+
+
+def _author_pages(spec: ListSpec, backward: bool | None) -> Sequence[Select[Any]]:
+    """Select the ids and sort keys of an author's public articles, by title or change.
+
+    Only one of the two statements returns rows. The first one sorts the articles of an author who
+    has few. The second one reads the articles of all authors in order; it is soon done if many of
+    them are the author's. PostgreSQL cannot choose: it does not know the author when it plans.
+    """
+    most = MAX_WALKED if spec.tags else MAX_SORTED
+    own = select(Article.id).where(_FILTERS["author"], PUBLIC)
+    own_ids = (
+        own.order_by(Article.dated_at.desc(), Article.id.desc())
+        .limit(most + 1)
+        .cte("own")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    has_few = select(func.count()).select_from(own_ids).scalar_subquery() <= most
+    page = _range_page(spec, Status.PUBLISHED, backward)
+    # OFFSET 0 forces PostgreSQL to sort these articles.
+    few = page.order_by(None).join(own_ids, own_ids.c.id == Article.id).where(has_few).offset(0)
+    found = few.subquery()
+    order = _order(spec, Status.PUBLISHED)._replace(column=found.c.key, id=found.c.id)
+    return _ordered(select(found.c.id, found.c.key), order, backward), page.where(not_(has_few))
 
 
 def _followed_page(
