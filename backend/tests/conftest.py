@@ -106,7 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("tx", None):
             stack = ExitStack()
             stack.enter_context(
-                interpreter.prepared(cover=bool(config.getoption("cov_source", None)))
+                interpreter.prepared(config.args, cover=bool(config.getoption("cov_source", None)))
             )
             config.add_cleanup(stack.close)
         template_database()

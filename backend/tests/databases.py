@@ -55,8 +55,11 @@ def temporary_database(options: str = EMPTY) -> Iterator[str]:
 
 @contextmanager
 def migrated_database() -> Iterator[str]:
-    """Create a database with the tables of this release, as a copy of the template."""
-    with temporary_database(f"TEMPLATE {template_database()}") as url:
+    """Create a database with the tables of this release, as a copy of the template.
+
+    Copying its files takes half the CPU time of writing them to the write-ahead log.
+    """
+    with temporary_database(f"TEMPLATE {template_database()} STRATEGY FILE_COPY") as url:
         yield url
 
 

@@ -1,10 +1,12 @@
 """A Python interpreter that starts fast, because it has imported the application already.
 
 Importing it takes seconds, and all workers of pytest-xdist need it, as do the servers that they
-start. `prepared` therefore creates one process that imports it. The program forked.py replaces
-`python -c CODE`: it runs the code in a fork of that process.
+start. `prepared` therefore creates one process that imports it, and the test modules. The program
+forked.py replaces `python -c CODE`: it runs the code in a fork of that process.
 """
 
+import gc
+import io
 import json
 import os
 import select
@@ -12,9 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from fcntl import F_DUPFD_CLOEXEC, fcntl
+from functools import partial
 from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.spawn import set_executable
@@ -22,6 +25,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from coverage import Coverage
@@ -35,24 +40,29 @@ _measured: "list[Coverage]" = []
 
 
 @contextmanager
-def prepared(*, cover: bool) -> Iterator[None]:
-    """Run the process, and set SOCKET to its address.
+def prepared(arguments: Sequence[str], *, cover: bool) -> Iterator[None]:
+    """Run both processes, and set SOCKET to the address of the one with the test modules.
 
-    With `cover`, the coverage of the imports is measured.
+    `arguments` are the files and folders of pytest. With `cover`, the coverage of the imports is
+    measured.
     """
     with (
         TemporaryDirectory(prefix="pr-", dir="/tmp") as directory,  # its path must be short
-        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as for_workers,
+        socket.socket(socket.AF_UNIX) as for_servers,
     ):
-        os.environ[SOCKET] = f"{directory}/socket"
-        listener.bind(os.environ[SOCKET])
-        listener.listen()
-        number = listener.fileno()
-        options = ["cover"] if cover else []
-        command = [sys.executable, "-m", "tests.interpreter", str(number), *options]
-        # It ends when this process closes its input.
-        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number]):
-            listener.close()
+        numbers = []
+        for listener, name in ((for_workers, "workers"), (for_servers, "servers")):
+            listener.bind(f"{directory}/{name}")
+            listener.listen()
+            numbers.append(listener.fileno())
+        os.environ[SOCKET] = for_workers.getsockname()
+        options = [*map(str, numbers), "cover" if cover else "", *arguments]
+        command = [sys.executable, "-m", "tests.interpreter", *options]
+        # They end when this process closes their input.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=numbers):
+            for_workers.close()
+            for_servers.close()
             yield
 
 
@@ -67,18 +77,50 @@ def start_fork_server() -> None:
     os.environ["PATH"] = path
 
 
-def import_modules() -> None:
+class ImportedModule(pytest.Module):
+    """A test module that is imported, without its tests."""
+
+    def collect(self) -> list[pytest.Item]:
+        assert self.obj
+        return []
+
+
+class Importing:
+    """A plugin of pytest that imports the test modules."""
+
+    def pytest_pycollect_makemodule(
+        self, module_path: Path, parent: pytest.Collector
+    ) -> ImportedModule:
+        return ImportedModule.from_parent(parent, path=module_path)
+
+
+def import_application() -> None:
     for module in MODULES:
         import_module(module)
 
 
-def measure_imports() -> None:
-    """Import with coverage. One of the forks saves it."""
+def import_tests(arguments: Sequence[str]) -> None:
+    """Import the test modules as pytest does, with rewritten assertions.
+
+    The workers import again what fails here, and report it.
+    """
+    from app.core.config import get_settings
+
+    options = ["-n0", "--collect-only", "--noconftest", "-pno:unraisableexception"]
+    gc.disable()
+    with redirect_stdout(io.StringIO()):
+        pytest.main([*options, *arguments], plugins=[Importing()])
+    gc.enable()
+    get_settings.cache_clear()
+
+
+def measure(imports: Callable[[], None]) -> None:
+    """Import with coverage. One of the workers saves it."""
     from coverage import Coverage
 
     coverage = Coverage(data_suffix=True)
     coverage.start()
-    import_modules()
+    imports()
     coverage.stop()
     _measured.append(coverage)
 
@@ -124,10 +166,26 @@ def adopt(connection: socket.socket) -> str:
     return arguments[arguments.index("-c") + 1]
 
 
+def listen(numbers: Sequence[int], arguments: Sequence[str], *, cover: bool) -> str:
+    """Import everything, and return the code of a call in its fork.
+
+    Servers fork from a process without the test modules, whose imports may change the application.
+    """
+    for_workers, for_servers = (socket.socket(fileno=number) for number in numbers)
+    measure(import_application) if cover else import_application()
+    if os.fork() == 0:
+        os.environ[SOCKET] = for_servers.getsockname()
+        for_servers.close()
+        imports = partial(import_tests, arguments)
+        measure(imports) if cover else imports()
+        return next_code(for_workers)
+    for_workers.close()
+    return next_code(for_servers)
+
+
 if __name__ == "__main__":
     sys.modules["tests.interpreter"] = sys.modules["__main__"]  # forks import it by this name
-    measure_imports() if "cover" in sys.argv else import_modules()
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        code = next_code(requests)
+    given = sys.argv[1:]
+    code = listen([int(given[0]), int(given[1])], given[3:], cover=given[2] == "cover")
     sys.modules["__main__"] = main = ModuleType("__main__")
     exec(code, vars(main))

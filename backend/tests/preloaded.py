@@ -7,7 +7,10 @@ from app import cli
 from app.core.config import Settings, get_settings
 
 commands = {f"app.cli.{command.module}" for command in cli.COMMANDS.values()}
-for module in (*commands, "app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker"):
+servers = ("app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker")
+# Servers import them when they start.
+later = ("anyio._backends._asyncio", "jinja2.ext", "uvicorn.lifespan.on", "uvicorn.loops.uvloop")
+for module in (*commands, *servers, *later):
     import_module(module)
 
 Settings.model_config["env_file"] = None  # a `.env` of the checkout has no effect on tests

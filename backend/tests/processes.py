@@ -120,7 +120,8 @@ class Process(ABC):
     def kill(self) -> None:
         """Send SIGKILL to the process and its children."""
         if self.running:
-            os.killpg(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended, and its status follows
+                os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
     def __enter__(self) -> Self:

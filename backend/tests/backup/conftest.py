@@ -36,9 +36,10 @@ class Site:
         self.target = folder / "backups"
         self._monkeypatch = monkeypatch
         self.set(MEDIA_DIR=str(self.media), BACKUP_TARGET=str(self.target), DATABASE_URL=url)
-        execute(url, ROWS)
-        for number, image in enumerate(IMAGES):
-            self.add(image, f"image {number}".encode())
+        rows = [
+            self._store(image, f"image {number}".encode()) for number, image in enumerate(IMAGES)
+        ]
+        execute(url, ROWS, *rows)
 
     def set(self, **environment: str) -> None:
         for name, value in environment.items():
@@ -50,11 +51,15 @@ class Site:
         get_settings.cache_clear()
 
     def add(self, image: str, content: bytes) -> None:
+        execute(self.url, self._store(image, content))
+
+    def _store(self, image: str, content: bytes) -> str:
+        """Write the files of an image, and return the statement that inserts its row."""
         files = self.media / "files" / image
         files.mkdir(parents=True)
         (files / "original.jpg").write_bytes(content)
         (files / "w320.webp").write_bytes(b"small " + content)
-        execute(self.url, MEDIA.format(folder=image, bytes=2 * len(content) + 6))
+        return MEDIA.format(folder=image, bytes=2 * len(content) + 6)
 
     def create(self, capsys: pytest.CaptureFixture[str], *, status: int = 0) -> dict[str, Any]:
         capsys.readouterr()
