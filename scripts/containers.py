@@ -26,7 +26,7 @@ MIRRORS = (
     "PIP_EXTRA_INDEX_URL",
 )
 """Settings of the sources of images and packages."""
-TIMEOUT_SECONDS = 1200
+TIMEOUT_SECONDS = 900
 """The limit of a command that builds images or runs checks. Only what hangs takes so long."""
 TIMED_OUT = 124
 """The exit status of a command that was killed at that limit, as of the program `timeout`."""
