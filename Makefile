@@ -118,7 +118,8 @@ edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of 
 	@scripts/venv dev
 	@cd backend && export EDGE_TESTS=1 && \
 	  { ../.venv/bin/python -m pytest -x -n 0 -m alone tests/edge $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
-	  { ../.venv/bin/python -m pytest -x -n 3 --dist=loadfile -m "not alone" tests/edge $(ARGS) || \
+	  { ../.venv/bin/python -m pytest -x -n 3 --dist=loadfile --no-loadscope-reorder -m "not alone" \
+	      tests/edge $(ARGS) || \
 	    [ $$? -eq $(NO_TESTS) ]; }
 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)

@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MIRRORS = (
@@ -25,6 +26,10 @@ MIRRORS = (
     "PIP_EXTRA_INDEX_URL",
 )
 """Settings of the sources of images and packages."""
+TIMEOUT_SECONDS = 900
+"""The limit of a command that builds images or runs checks. Only what hangs takes so long."""
+TIMED_OUT = 124
+"""The exit status of a command that was killed at that limit, as of the program `timeout`."""
 
 
 def why_no_docker() -> str | None:
@@ -71,6 +76,15 @@ def mirrors() -> dict[str, str]:
     }
 
 
+def run_command(command: Sequence[str], **options: Any) -> int:
+    """Run a command with options of `subprocess.run`. Return its exit status, or TIMED_OUT."""
+    try:
+        return subprocess.run(command, timeout=TIMEOUT_SECONDS, check=False, **options).returncode
+    except subprocess.TimeoutExpired as error:
+        print(f"pressroom: {error}", file=sys.stderr, flush=True)
+        return TIMED_OUT
+
+
 def project_name(purpose: str) -> str:
     """Return the name of a compose project, unique for this checkout and purpose."""
     return f"pressroom-{purpose}-{zlib.crc32(str(ROOT).encode()):08x}"
@@ -102,18 +116,20 @@ class Project:
 
     def run(self, *arguments: str, output: IO[bytes] | None = None) -> int:
         """Run a subcommand. Its output goes to `output`, or to ours. Return the exit status."""
-        return subprocess.run(
+        return run_command(
             self.command(*arguments),
             env=self._environment,
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            check=False,
-        ).returncode
+        )
 
     def run_streamed(self, *arguments: str, write: Callable[[bytes], None]) -> int:
-        """Run a subcommand, pass each line of its output to `write`, and return the exit status."""
+        """Run a subcommand, pass each line of its output to `write`, and return the exit status.
+
+        It is killed after TIMEOUT_SECONDS.
+        """
         with subprocess.Popen(
             self.command(*arguments),
             env=self._environment,
@@ -122,12 +138,21 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ) as process:
+
+            def stop() -> None:
+                write(f"pressroom: it is killed after {TIMEOUT_SECONDS} s\n".encode())
+                process.kill()
+
+            limit = threading.Timer(TIMEOUT_SECONDS, stop)
+            limit.start()
             try:
                 for line in process.stdout or ():
                     write(line)
             except BaseException:  # also Ctrl-C, as in subprocess.run
                 process.kill()
                 raise
+            finally:
+                limit.cancel()
         return process.returncode
 
     def run_captured(

@@ -30,6 +30,7 @@ from containers import (
     Project,
     compose_command,
     project_name,
+    run_command,
     stop_on_terminate,
     why_no_docker,
 )
@@ -154,14 +155,13 @@ def host_runner() -> Iterator[tuple[Runner, list[Outcome]]]:
             if row.where == "manifests" and not (which("kustomize") or which("kubectl")):
                 raise SkipRow("neither kustomize nor kubectl is installed")
             url = urls["scratch" if row.where == "scratch" else "server"]
-            return subprocess.run(
+            return run_command(
                 shlex.split(row.command),
                 cwd=ROOT / "backend",
                 env={**environment, "DATABASE_URL": url},
                 stdout=output,
                 stderr=output,
-                check=False,
-            ).returncode
+            )
 
         yield run, []
     finally:
@@ -238,16 +238,14 @@ def without_checkout(row: Row) -> Row:
 def run_in_checkout(row: Row, output: Output) -> int:
     """Run a row whose files are not in the image: a script of Python without packages."""
     command = [sys.executable, *shlex.split(row.command)]
-    return subprocess.run(command, cwd=ROOT, check=False, stdout=output, stderr=output).returncode
+    return run_command(command, cwd=ROOT, stdout=output, stderr=output)
 
 
 def run_edge(row: Row, output: Output) -> int:
     """Run a row for nginx or the compose files, independent of the runner."""
     if row.where == "docker":
         command = [*(compose_command() or ()), *shlex.split(row.command)[2:]]
-        return subprocess.run(
-            command, cwd=ROOT, check=False, stdout=output, stderr=output
-        ).returncode
+        return run_command(command, cwd=ROOT, stdout=output, stderr=output)
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
         options = ("--build", "--rm", "--no-deps", "-T", "--entrypoint", "sh")

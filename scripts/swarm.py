@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from containers import ROOT, compose_command, exit_status, mirrors, why_no_docker
+from containers import ROOT, compose_command, exit_status, mirrors, run_command, why_no_docker
 from smoke import Client, SmokeError
 
 FOLDER = ROOT / "deploy" / "swarm"
@@ -106,7 +106,7 @@ class Swarm:
         """Build the images of these services, with the output. Raises SmokeError."""
         files = [part for file in self._files for part in ("--file", str(file))]
         command = [*(compose_command() or ()), *files, "build", *services]
-        if subprocess.run(command, env=self.environment, check=False).returncode != 0:
+        if run_command(command, env=self.environment) != 0:
             raise SmokeError("the images cannot be built")
 
     def deploy(self, **settings: str) -> None:

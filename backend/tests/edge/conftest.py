@@ -16,6 +16,16 @@ from tests.edge.stack import Stack
 from tests.processes import free_port
 
 HERE = Path(__file__).parent
+SLOWEST = (
+    "test_requests.py",
+    "test_lifecycle.py",
+    "test_pages.py",
+    "test_outage.py",
+    "test_pgbouncer.py",
+    "test_web_pages.py",
+    "test_full_disk.py",
+)
+"""Files that run first, so that the three processes end at about the same time."""
 
 
 def skip_reason(variable: str, command: str) -> str | None:
@@ -42,6 +52,9 @@ def mark(items: list[pytest.Item], folder: Path, *, variable: str, command: str)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark(items, HERE, variable="EDGE_TESTS", command="make edge")
+    if os.environ.get("EDGE_TESTS"):
+        places = {name: place for place, name in enumerate(SLOWEST)}
+        items.sort(key=lambda item: places.get(item.path.name, len(SLOWEST)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,9 +16,10 @@ def promtool(*arguments: str) -> str:
     compose = (PROJECT_DIR / OBSERVE).read_text(encoding="utf-8")
     (image,) = re.findall(r"\$\{PROMETHEUS_IMAGE:-(\S+)\}", compose)
     mount = f"{PROJECT_DIR / 'observe'}:{FOLDER}:ro"
-    options = ["--rm", "--network", "none", "--volume", mount, "--entrypoint", "promtool"]
+    # With fewer garbage collections, it takes a third less CPU time.
+    options = ["--rm", "--network", "none", "--env", "GOGC=400", "--volume", mount]
     result = subprocess.run(
-        ["docker", "run", *options, image, *arguments],
+        ["docker", "run", *options, "--entrypoint", "promtool", image, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
