@@ -20,6 +20,7 @@ SLOWEST = (
     "test_requests.py",
     "test_lifecycle.py",
     "test_pages.py",
+    "test_upgrades.py",  # `.ci/run` adds a test of releases
     "test_outage.py",
     "test_pgbouncer.py",
     "test_web_pages.py",
