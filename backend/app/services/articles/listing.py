@@ -401,7 +401,7 @@ def _author_pages(spec: ListSpec, backward: bool | None) -> Sequence[Select[Any]
     own = select(Article.id).where(_FILTERS["author"], PUBLIC)
     own_ids = (
         own.order_by(Article.dated_at.desc(), Article.id.desc())
-        .limit(most + 1)
+        .limit(literal_column(f"{most + 1}", Integer))  # known to the plan, see _CONSTANT_LIMITS
         .cte("own")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
