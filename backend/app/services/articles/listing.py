@@ -336,7 +336,7 @@ def _page(spec: ListSpec, backward: bool | None, rows: Slice) -> Select[Any]:
         return rows.of(_search_page(spec, spec.search, backward))
     ranges = _ranges(spec)
     is_single = len(ranges) == 1 and not (rows.is_deferred or spec.followed)
-    if is_single and not _sorts_author(spec, ranges[0]):
+    if is_single and not _has_few(spec, ranges[0]):
         order = _order(spec, ranges[0])
         statement = _filtered_range(_select(spec, order), spec, ranges[0])
         return rows.of(_after_position(statement, spec, order, backward))
@@ -344,13 +344,7 @@ def _page(spec: ListSpec, backward: bool | None, rows: Slice) -> Select[Any]:
         found = _followed_page(spec, backward, rows.end).subquery()
     else:
         parts = [
-            part.limit(rows.end)
-            for each in ranges
-            for part in (
-                _author_pages(spec, backward)
-                if _sorts_author(spec, each)
-                else [_range_page(spec, each, backward)]
-            )
+            part.limit(rows.end) for each in ranges for part in _range_pages(spec, each, backward)
         ]
         found = union_all(*parts).subquery()
     order = _order(spec, None)
@@ -384,34 +378,47 @@ def _range_page(spec: ListSpec, status: Status | None, backward: bool | None) ->
     return _after_position(statement, spec, order, backward)
 
 
-def _sorts_author(spec: ListSpec, status: Status | None) -> bool:
-    """Return whether it is the range of an author's public articles in an order without index."""
-    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
-    return status is Status.PUBLISHED and "author" in spec.filters and not is_by_date
+def _has_few(spec: ListSpec, status: Status | None) -> bool:
+    """Return whether a range usually has few rows, and no index in the order of the list.
 
-
-def _author_pages(spec: ListSpec, backward: bool | None) -> Sequence[Select[Any]]:
-    """Select the ids and sort keys of an author's public articles, by title or change.
-
-    Only one of the two statements returns rows. The first one sorts the articles of an author who
-    has few. The second one reads the articles of all authors in order; it is soon done if many of
-    them are the author's. PostgreSQL cannot choose: it does not know the author when it plans.
+    PostgreSQL would look for them among the public articles, in the order of titles or changes.
     """
+    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
+    is_of_author = status is Status.PUBLISHED and "author" in spec.filters
+    return not is_by_date and (is_of_author or status is Status.SCHEDULED)
+
+
+def _range_pages(
+    spec: ListSpec, status: Status | None, backward: bool | None
+) -> Sequence[Select[Any]]:
+    """Select the ids and sort keys of one range, with one or two statements.
+
+    Only one of two returns rows. The first one sorts the articles of an author who has few. The
+    second one reads the articles of all authors in order; it is soon done if many of them are the
+    author's. PostgreSQL cannot choose: it does not know the author when it plans.
+    """
+    page = _range_page(spec, status, backward)
+    if not _has_few(spec, status):
+        return [page]
+    if status is Status.SCHEDULED:
+        return [_sorted_page(spec, page, backward)]
     most = MAX_WALKED if spec.tags else MAX_SORTED
     own = select(Article.id).where(_FILTERS["author"], PUBLIC)
     own_ids = (
         own.order_by(Article.dated_at.desc(), Article.id.desc())
-        .limit(most + 1)
+        .limit(literal_column(f"{most + 1}", Integer))  # known to the plan, see _CONSTANT_LIMITS
         .cte("own")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     has_few = select(func.count()).select_from(own_ids).scalar_subquery() <= most
-    page = _range_page(spec, Status.PUBLISHED, backward)
-    # OFFSET 0 forces PostgreSQL to sort these articles.
-    few = page.order_by(None).join(own_ids, own_ids.c.id == Article.id).where(has_few).offset(0)
-    found = few.subquery()
-    order = _order(spec, Status.PUBLISHED)._replace(column=found.c.key, id=found.c.id)
-    return _ordered(select(found.c.id, found.c.key), order, backward), page.where(not_(has_few))
+    few = page.join(own_ids, own_ids.c.id == Article.id).where(has_few)
+    return [_sorted_page(spec, few, backward), page.where(not_(has_few))]
+
+
+def _sorted_page(spec: ListSpec, page: Select[Any], backward: bool | None) -> Select[Any]:
+    """Let PostgreSQL read all rows of a range before it sorts them; OFFSET 0 forces it."""
+    found = page.order_by(None).offset(0).subquery()
+    order = _order(spec, None)._replace(column=found.c.key, id=found.c.id)
+    return _ordered(select(found.c.id, found.c.key), order, backward)
 
 
 def _followed_page(
