@@ -84,8 +84,10 @@ class _Request(NamedTuple):
     """A request while its dependencies are resolved, with what they add to the response."""
 
     request: Request
-    response: Response
-    tasks: BackgroundTasks
+    response: Response | None
+    """None if no function of the route gets it."""
+    tasks: BackgroundTasks | None
+    """None if no function of the route gets them."""
     body: Any
     solved: dict[Call, Any]
     errors: list[Any]
@@ -114,40 +116,47 @@ def planned_handler(route: APIRoute) -> Handler | None:
     }
     status = route.status_code or 200
     has_body = route.body_field is not None
-    has_tasks = any(each.background_tasks_param_name for each in _dependants(route.dependant))
+    dependants = list(_dependants(route.dependant))
+    has_tasks = any(each.background_tasks_param_name for each in dependants)
+    is_described = any(each.response_param_name for each in dependants)
 
     async def handle(request: Request) -> Response:
-        described = Response()
-        del described.headers["content-length"]
-        described.status_code = 0
+        described = _no_response() if is_described else None
+        tasks = BackgroundTasks() if has_tasks else None
         body = await _read_body(request) if has_body else PydanticUndefined
-        solving = _Request(request, described, BackgroundTasks(), body, {}, [])
+        solving = _Request(request, described, tasks, body, {}, [])
         arguments = await _arguments(step, solving)
         if solving.errors:
             raise RequestValidationError(
                 solving.errors, body=None if body is PydanticUndefined else body
             )
         result = await step.call(**arguments)
-        background = solving.tasks if has_tasks else None  # added until the unit of work ends
         if isinstance(result, Response):
             if result.background is None:
-                result.background = background
+                result.background = tasks  # added until the unit of work ends
             return result
         if not isinstance(result, bytes):
             value, errors = field.validate(result, {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors, body=result)
             result = field.serialize_json(value, **options)
+        described_status = 0 if described is None else described.status_code
         response = Response(
-            result,
-            described.status_code or status,
-            media_type="application/json",
-            background=background,
+            result, described_status or status, media_type="application/json", background=tasks
         )
-        response.raw_headers.extend(described.raw_headers)
+        if described is not None:
+            response.raw_headers.extend(described.raw_headers)
         return response
 
     return handle
+
+
+def _no_response() -> Response:
+    """Return the response that functions of a route describe: without a status and a body."""
+    response = Response()
+    response.raw_headers.clear()
+    response.status_code = 0
+    return response
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
