@@ -22,6 +22,7 @@ from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_body_to_args, request_params_to_args
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.params import File, Form
 from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
@@ -29,7 +30,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from starlette.datastructures import QueryParams
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import PressroomError
 
@@ -318,16 +319,17 @@ def _query_values(parameters: QueryParams, lists: frozenset[str]) -> dict[str, A
 
 
 class ReadRoutes:
-    """Finds routes that only read without Starlette's search. `router` handles all other requests.
+    """Finds routes of `router` that only read without Starlette's search.
 
     The routes of a request are those with the first segment of its path. The first one that
     matches is called, as in Starlette, which tries all routes in turn. With traces, FastAPI finds
     all routes, because it names the spans.
     """
 
-    def __init__(self, router: APIRouter) -> None:
+    def __init__(self, router: APIRouter, otherwise: ASGIApp) -> None:
+        """`otherwise` handles all other requests."""
         self._router = router
-        self._app = router.middleware_stack
+        self._app = otherwise
         routes = router.routes
         segments = {_first_segment(route) for route in routes if _is_read(route)}
         self._routes = {
@@ -357,9 +359,23 @@ class ReadRoutes:
         await self._app(scope, receive, send)
 
 
-def find_reads_directly(app: FastAPI) -> None:
-    """Let ReadRoutes find the routes of an application, which must have all its routes."""
-    app.router.middleware_stack = ReadRoutes(app.router)
+def find_reads_directly(app: FastAPI, *, is_traced: bool = False) -> None:
+    """Let ReadRoutes find the routes of an application, which must be complete.
+
+    It replaces FastAPI's exit stack, which closes the files of forms. Layers around the middleware
+    of the application are removed: ErrorBoundary answers errors, and there is no FastAPI body
+    limit. With `is_traced` they stay, because one of them notes errors in spans.
+    """
+    layers: Any = app.build_middleware_stack()
+    if app.user_middleware and not is_traced:
+        outermost: Any = app.user_middleware[0].cls
+        while type(layers) is not outermost:
+            layers = layers.app
+    layer = layers
+    while not isinstance(layer.app, AsyncExitStackMiddleware):
+        layer = layer.app
+    layer.app = ReadRoutes(app.router, layer.app)
+    app.middleware_stack = layers
 
 
 def _first_segment(route: BaseRoute) -> str | None:
