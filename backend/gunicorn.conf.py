@@ -170,9 +170,12 @@ worker_class = PressroomWorker
 
 
 def when_ready(server: Arbiter) -> None:
-    """Freeze the loaded objects. Log the URLs of pages, and the connections to PostgreSQL."""
-    gc.collect()
-    gc.freeze()  # collections in the workers then do not copy these shared pages
+    """Freeze the loaded objects. Log the URLs of pages, and the connections to PostgreSQL.
+
+    Collections in the workers then do not copy these shared pages. Garbage is frozen, too: new
+    objects in its place would copy pages, and a collection would delay the start by 0.15 s.
+    """
+    gc.freeze()
     connections = Connections(SETTINGS).per_process * workers if SETTINGS.database_url else 0
     server.log.info(
         f"{counted(workers, 'worker')}, up to {connections} connections to PostgreSQL for each"

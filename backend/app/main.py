@@ -225,7 +225,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     pages.install(app, settings)
     documentation.install(app)
     openapi.install(app)
-    find_reads_directly(app)
+    find_reads_directly(app, is_traced=traces["tracing"])
     return app
 
 

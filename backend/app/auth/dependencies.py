@@ -59,7 +59,7 @@ BearerToken = Annotated[str | None, Depends(bearer_token)]
 
 
 class TokenScheme(Protocol):
-    """Extracts the token from a request."""
+    """Extracts the token from the header Authorization of a request."""
 
     model: Any
     scheme_name: str
@@ -86,6 +86,9 @@ class Viewer(SecurityBase):
         self._scopes = scopes
 
     async def __call__(self, request: Request) -> Identity | None:
+        # Most reads are anonymous. A scheme would search a mapping of all headers: 6 µs.
+        if all(name != b"authorization" for name, _ in request.scope["headers"]):
+            return None
         token = await self._scheme(request)
         if token is None:
             return None

@@ -10,9 +10,9 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, quote
-from uuid import uuid4
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -323,7 +323,7 @@ def _request_id(scope: Scope) -> str:
         identifier = values[0].decode("latin-1")
         if WELL_FORMED_REQUEST_ID.fullmatch(identifier):
             return identifier
-    return uuid4().hex
+    return token_hex(16)
 
 
 def _log_path(scope: Scope) -> str:

@@ -22,6 +22,7 @@ from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_body_to_args, request_params_to_args
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.params import File, Form
 from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
@@ -29,7 +30,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from starlette.datastructures import QueryParams
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import PressroomError
 
@@ -84,8 +85,10 @@ class _Request(NamedTuple):
     """A request while its dependencies are resolved, with what they add to the response."""
 
     request: Request
-    response: Response
-    tasks: BackgroundTasks
+    response: Response | None
+    """None if no function of the route gets it."""
+    tasks: BackgroundTasks | None
+    """None if no function of the route gets them."""
     body: Any
     solved: dict[Call, Any]
     errors: list[Any]
@@ -114,40 +117,47 @@ def planned_handler(route: APIRoute) -> Handler | None:
     }
     status = route.status_code or 200
     has_body = route.body_field is not None
-    has_tasks = any(each.background_tasks_param_name for each in _dependants(route.dependant))
+    dependants = list(_dependants(route.dependant))
+    has_tasks = any(each.background_tasks_param_name for each in dependants)
+    is_described = any(each.response_param_name for each in dependants)
 
     async def handle(request: Request) -> Response:
-        described = Response()
-        del described.headers["content-length"]
-        described.status_code = 0
+        described = _no_response() if is_described else None
+        tasks = BackgroundTasks() if has_tasks else None
         body = await _read_body(request) if has_body else PydanticUndefined
-        solving = _Request(request, described, BackgroundTasks(), body, {}, [])
+        solving = _Request(request, described, tasks, body, {}, [])
         arguments = await _arguments(step, solving)
         if solving.errors:
             raise RequestValidationError(
                 solving.errors, body=None if body is PydanticUndefined else body
             )
         result = await step.call(**arguments)
-        background = solving.tasks if has_tasks else None  # added until the unit of work ends
         if isinstance(result, Response):
             if result.background is None:
-                result.background = background
+                result.background = tasks  # added until the unit of work ends
             return result
         if not isinstance(result, bytes):
             value, errors = field.validate(result, {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors, body=result)
             result = field.serialize_json(value, **options)
+        described_status = 0 if described is None else described.status_code
         response = Response(
-            result,
-            described.status_code or status,
-            media_type="application/json",
-            background=background,
+            result, described_status or status, media_type="application/json", background=tasks
         )
-        response.raw_headers.extend(described.raw_headers)
+        if described is not None:
+            response.raw_headers.extend(described.raw_headers)
         return response
 
     return handle
+
+
+def _no_response() -> Response:
+    """Return the response that functions of a route describe: without a status and a body."""
+    response = Response()
+    response.raw_headers.clear()
+    response.status_code = 0
+    return response
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
@@ -309,16 +319,17 @@ def _query_values(parameters: QueryParams, lists: frozenset[str]) -> dict[str, A
 
 
 class ReadRoutes:
-    """Finds routes that only read without Starlette's search. `router` handles all other requests.
+    """Finds routes of `router` that only read without Starlette's search.
 
     The routes of a request are those with the first segment of its path. The first one that
     matches is called, as in Starlette, which tries all routes in turn. With traces, FastAPI finds
     all routes, because it names the spans.
     """
 
-    def __init__(self, router: APIRouter) -> None:
+    def __init__(self, router: APIRouter, otherwise: ASGIApp) -> None:
+        """`otherwise` handles all other requests."""
         self._router = router
-        self._app = router.middleware_stack
+        self._app = otherwise
         routes = router.routes
         segments = {_first_segment(route) for route in routes if _is_read(route)}
         self._routes = {
@@ -348,9 +359,23 @@ class ReadRoutes:
         await self._app(scope, receive, send)
 
 
-def find_reads_directly(app: FastAPI) -> None:
-    """Let ReadRoutes find the routes of an application, which must have all its routes."""
-    app.router.middleware_stack = ReadRoutes(app.router)
+def find_reads_directly(app: FastAPI, *, is_traced: bool = False) -> None:
+    """Let ReadRoutes find the routes of an application, which must be complete.
+
+    It replaces FastAPI's exit stack, which closes the files of forms. Layers around the middleware
+    of the application are removed: ErrorBoundary answers errors, and there is no FastAPI body
+    limit. With `is_traced` they stay, because one of them notes errors in spans.
+    """
+    layers: Any = app.build_middleware_stack()
+    if app.user_middleware and not is_traced:
+        outermost: Any = app.user_middleware[0].cls
+        while type(layers) is not outermost:
+            layers = layers.app
+    layer = layers
+    while not isinstance(layer.app, AsyncExitStackMiddleware):
+        layer = layer.app
+    layer.app = ReadRoutes(app.router, layer.app)
+    app.middleware_stack = layers
 
 
 def _first_segment(route: BaseRoute) -> str | None:

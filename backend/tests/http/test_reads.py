@@ -24,7 +24,9 @@ from fastapi import (
 from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field
+from starlette.middleware.errors import ServerErrorMiddleware
 
+from app.http.middleware import ErrorBoundary
 from app.http.reads import find_reads_directly, planned_handler
 from app.http.routing import StrictRoute
 
@@ -261,3 +263,12 @@ async def test_the_first_matching_route_is_found_directly_if_it_only_reads() -> 
         transport.root_path = "/api"
         assert (await client.get("/api/numbers/2")).text == "2"
         assert (await client.get("/numbers/2")).text == "2"
+
+
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_layers_around_the_middleware_stay_only_with_traces(*, is_traced: bool) -> None:
+    app = FastAPI()
+    app.add_middleware(ErrorBoundary)
+    find_reads_directly(app, is_traced=is_traced)
+    outermost = ServerErrorMiddleware if is_traced else ErrorBoundary
+    assert type(app.middleware_stack) is outermost
