@@ -108,8 +108,9 @@ def import_tests(arguments: Sequence[str]) -> None:
 
     options = ["-n0", "--collect-only", "--noconftest", "-pno:unraisableexception"]
     gc.disable()
+    files = [each.partition("::")[0] for each in arguments]
     with redirect_stdout(io.StringIO()):
-        pytest.main([*options, *arguments], plugins=[Importing()])
+        pytest.main([*options, *files], plugins=[Importing()])
     gc.enable()
     get_settings.cache_clear()
 

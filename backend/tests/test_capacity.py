@@ -4,7 +4,6 @@ The nginx of the benchmarks belongs to it.
 """
 
 import math
-import sys
 
 import pytest
 
@@ -14,7 +13,6 @@ pytestmark = pytest.mark.checkout
 
 if not (PROJECT_DIR / "bench").exists():
     pytest.skip("the image has only the backend", allow_module_level=True)
-sys.path.insert(0, str(PROJECT_DIR / "bench"))  # bench/ is not a package
 
 import capacity  # noqa: E402 - after the path
 import edge  # noqa: E402 - after the path

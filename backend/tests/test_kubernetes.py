@@ -5,7 +5,6 @@
 
 import copy
 import re
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,6 @@ from app import __version__
 from app.core import metrics
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 
-sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 if (PROJECT_DIR / "scripts" / "manifests.py").exists():
     import manifests
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,8 +19,6 @@ OBSERVE = PROJECT_DIR / "observe"
 SUFFIXES = ("_bucket", "_count", "_sum")
 UNITS = {"Bps", "bytes", "ops", "percentunit", "reqps", "s", "short"}
 """The units that scripts/dashboards.py knows."""
-
-sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
 
 @cache

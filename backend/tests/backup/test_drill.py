@@ -1,12 +1,9 @@
 """The comparison of `make restore-drill`, which itself needs containers."""
 
 import importlib
-import sys
 from typing import Any
 
 import pytest
-
-from app.core.config import PROJECT_DIR
 
 pytestmark = pytest.mark.checkout
 
@@ -16,11 +13,7 @@ IMAGES = {"one": "x", "two": "y"}
 
 @pytest.fixture(scope="module")
 def drill() -> Any:
-    sys.path.insert(0, str(PROJECT_DIR / "scripts"))
-    try:
-        return importlib.import_module("restore_drill")
-    finally:
-        sys.path.pop(0)
+    return importlib.import_module("restore_drill")
 
 
 @pytest.mark.parametrize(

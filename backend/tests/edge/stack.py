@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,10 +10,7 @@ from uuid import uuid4
 
 import httpx
 
-from app.core.config import PROJECT_DIR
 from tests.processes import HIGH_LIMITS, HOST, PASSWORD, SECRET_KEY, free_port, wait_until
-
-sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
 SERVICES = "docker-compose.yml"
 WITH_TLS = "docker-compose.tls.yml"

@@ -1,6 +1,7 @@
 """Cached counts of public articles: totals of large lists, and lists of tags."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,7 @@ MAX_CACHED_ROWS = 5000
 
 
 class CachedRows(NamedTuple):
-    """The rows of a statement, and the last `seq` of the change feed before it ran."""
+    """The rows of a statement, and the last `seq` of the change feed in its snapshot."""
 
     seq: int
     rows: Rows
@@ -72,24 +73,24 @@ async def read_public(
     """
     cached = _cache.setdefault(reader, {})
     entry = cached.get(key)
-    # Read the feed before the rows. A change between the two statements then invalidates the entry
-    # on the next call.
-    if entry is not None and state is None:
-        state = await _state(reader, parameters)
-    if entry is not None and state is not None and not state.is_due and entry.seq == state.seq:
-        return entry.rows
-    rows = await reader.execute(statement, parameters)
+    if entry is not None:
+        state = state or await _state(reader, parameters)
+        if not state.is_due and entry.seq == state.seq:
+            return entry.rows
+    rows = await reader.execute(_with_state(statement), parameters)
     if counted(rows) < MIN_CACHED_COUNT:
         cached.pop(key, None)
-        return rows
-    if state is None:
-        state = await _state(reader, parameters)
-        rows = await reader.execute(statement, parameters)
-    if not state.is_due:
+    elif not rows[0].is_due:
         if sum(len(each.rows) for each in cached.values()) + len(rows) > MAX_CACHED_ROWS:
             cached.clear()
-        cached[key] = CachedRows(state.seq, rows)
+        cached[key] = CachedRows(rows[0].seq, rows)
     return rows
+
+
+@lru_cache
+def _with_state(statement: Select[Any]) -> Select[Any]:
+    """Read both in one snapshot: a replica that executes another statement may be behind."""
+    return statement.add_columns(*STATE)
 
 
 async def _state(reader: Reader, parameters: Mapping[str, Any]) -> Any:

@@ -1,0 +1,55 @@
+"""Cached counts of public articles, read from servers of which some are behind."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import clock
+from app.db.reading import Reader, Rows, Statement
+from app.db.session import Database
+from app.services.articles import counting
+from app.services.articles.rows import PUBLIC
+from tests.factories import create_article, create_user
+
+COUNT = select(func.count()).where(PUBLIC)
+
+
+class Servers(Reader):
+    """Executes statements on the primary, and some again on a replica that is behind."""
+
+    def __init__(self, primary: Reader) -> None:
+        self._primary = primary
+        self._former: dict[Statement, Rows] = {}
+        self.is_behind = False
+
+    async def execute(
+        self, statement: Statement, parameters: Mapping[str, Any] | None = None
+    ) -> Rows:
+        if self.is_behind and statement in self._former:
+            return self._former[statement]
+        rows = await self._primary.execute(statement, parameters)
+        if not self.is_behind:
+            self._former[statement] = rows
+        return rows
+
+
+async def test_count_of_a_replica_that_is_behind_is_not_kept(
+    database: Database, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "MIN_CACHED_COUNT", 1)
+    servers = Servers(database.reader)
+
+    async def count(key: str) -> int:
+        return await counting.count_public(servers, COUNT, key=key, parameters={"now": clock.now()})
+
+    author = await create_user(session)
+    await create_article(session, author=author, tags=["Looms"])
+    assert await count("former") == 1
+    await create_article(session, author=author, tags=["Looms"])
+    servers.is_behind = True
+    assert await count("total") == 1
+    servers.is_behind = False
+    assert await count("total") == 2
