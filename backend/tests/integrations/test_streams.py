@@ -379,24 +379,27 @@ async def test_role_counts_that_changes_before_events_are_read(
     articles = [await new_article(server, each) for each in (author, editor)]
     read = CommentsPosition.read
 
-    async def demote_and_read(self: CommentsPosition, reader: Reader) -> Sequence[Happening]:
+    last: list[int] = []
+
+    async def write_demote_and_read(self: CommentsPosition, reader: Reader) -> Sequence[Happening]:
+        monkeypatch.setattr(CommentsPosition, "read", read)
+        for article in articles:
+            async with server.database.unit_of_work() as session:
+                comment = await create_comment(
+                    session, article=article, author=author, status=CommentStatus.PENDING
+                )
+        last.append(comment.id)
         path = f"/users/{editor.id}/role"
         await server.client.patch(path, json={"role": "author"}, headers=bearer(admin))
         live = server.live  # it checks all users when it begins to listen
         while not (live._checks_all or editor.id in live._unchecked):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0)
-        monkeypatch.setattr(CommentsPosition, "read", read)
         return await read(self, reader)
 
     async with server.stream(bearer(editor), topic="moderation") as stream:
         await stream.started()
-        monkeypatch.setattr(CommentsPosition, "read", demote_and_read)
-        for article in articles:
-            async with server.database.unit_of_work() as session:
-                last = await create_comment(
-                    session, article=article, author=author, status=CommentStatus.PENDING
-                )
-        assert (await stream.next()).data["comment_id"] == last.id
+        monkeypatch.setattr(CommentsPosition, "read", write_demote_and_read)
+        assert [(await stream.next()).data["comment_id"]] == last
 
 
 async def test_one_user_has_a_limited_number_of_streams(server: LiveServer) -> None:
