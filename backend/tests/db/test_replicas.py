@@ -136,12 +136,18 @@ async def test_found_row_is_not_read_by_an_earlier_call_on_a_replica(
     pool = databases[0].replication.usable()
     assert pool is not None
     held = [pool.acquire_idle() or await pool.acquire() for _ in range(POOL_SIZE)]
+    primary = reader.pool
+    of_primary = [primary.acquire_idle() or await primary.acquire() for _ in range(POOL_SIZE)]
     earlier = asyncio.create_task(reader.find(_BY_KEYS, old))
     await asyncio.sleep(0)
     await asyncio.to_thread(members[1].execute, "SELECT pg_wal_replay_pause()")
     try:
         new = await commit(databases[1])
-        assert (await reader.find(_BY_KEYS, new)).key == new
+        later = asyncio.create_task(reader.find(_BY_KEYS, new))
+        await asyncio.sleep(0)
+        for each in of_primary:
+            primary.release(each)
+        assert (await later).key == new
         assert not earlier.done()
         for each in held:
             pool.release(each)
