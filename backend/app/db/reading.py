@@ -184,7 +184,7 @@ class Reader:
         while calls:
             earlier = len(calls)
             try:
-                rows = await self._fetch(self.pool, sql, close, opening=close)
+                rows = await self._fetch(self.pool, sql, close)
             except NoFreeConnection as error:  # the others have waited less
                 _fail(calls[:earlier], error)
                 del calls[:earlier]
@@ -213,20 +213,14 @@ class Reader:
         """Return the first column of every row."""
         return [row[0] for row in await self.execute(statement, parameters)]
 
-    async def _fetch(
-        self,
-        pool: ConnectionPool,
-        sql: str,
-        arguments: Arguments,
-        opening: Callable[[], object] | None = None,
-    ) -> list[Row]:
-        """Execute a statement. `arguments` is called as soon as it has a connection.
+    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
+        """Execute a statement.
 
-        For `opening`, see `ConnectionPool.acquire`.
+        `arguments` is called as soon as it has a connection, and before one is opened after a wait.
         """
         if self._echo:
             logger.info(sql)
-        connection = pool.acquire_idle() or await pool.acquire(opening)
+        connection = pool.acquire_idle() or await pool.acquire(arguments)
         recorder = metrics.recorder()
         started = time.perf_counter() if recorder is not None else 0.0
         try:

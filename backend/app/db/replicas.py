@@ -694,13 +694,7 @@ class ReplicaReader(Reader):
         """
         return (await self.execute(statement, {"keys": [key]})).one_or_none()
 
-    async def _fetch(
-        self,
-        pool: ConnectionPool,
-        sql: str,
-        arguments: Arguments,
-        opening: Callable[[], object] | None = None,
-    ) -> list[Row]:
+    async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
         started = time.monotonic()
         while True:
             try:
