@@ -14,11 +14,11 @@ pytestmark = pytest.mark.checkout
 if not (PROJECT_DIR / "bench").exists():
     pytest.skip("the image has only the backend", allow_module_level=True)
 
-import capacity  # noqa: E402 - after the path
-import edge  # noqa: E402 - after the path
-import model  # noqa: E402 - after the path
-import queueing  # noqa: E402 - after the path
-from queueing import Interruptions, Pool, Step, Work  # noqa: E402 - after the path
+import capacity  # noqa: E402 - after the skip
+import edge  # noqa: E402 - after the skip
+import model  # noqa: E402 - after the skip
+import queueing  # noqa: E402 - after the skip
+from queueing import Interruptions, Pool, Step, Work  # noqa: E402 - after the skip
 
 REQUESTS = 40_000
 """Enough for a few per cent of accuracy."""

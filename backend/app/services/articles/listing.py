@@ -151,6 +151,10 @@ class ListSpec(NamedTuple):
     has_state: bool = False
     """Whether to select the state of the change feed as well, for a cached total."""
 
+    @property
+    def is_by_date(self) -> bool:
+        return self.sort in {Sort.NEWEST, Sort.OLDEST}
+
 
 class Slice(NamedTuple):
     """The rows of a list that are its page, with one more row."""
@@ -298,11 +302,7 @@ def _ranges(spec: ListSpec) -> Sequence[Status | None]:
         return [Status.DRAFT, Status.SCHEDULED]
     if spec.published is True or spec.visibility is Visibility.PUBLISHED:
         return [Status.PUBLISHED]
-    if (
-        spec.visibility is Visibility.ALL
-        and not spec.tags
-        and spec.sort in {Sort.NEWEST, Sort.OLDEST}
-    ):
+    if spec.visibility is Visibility.ALL and not spec.tags and spec.is_by_date:
         return [None]
     return [Status.PUBLISHED, Status.DRAFT, Status.SCHEDULED]
 
@@ -320,8 +320,7 @@ def _is_one_plan(spec: ListSpec) -> bool:
     Unpublished articles have no index in the order of titles or changes. If PostgreSQL does not
     know how few of them a viewer has, it looks for them among all public articles.
     """
-    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
-    return is_by_date or list(_ranges(spec)) == [Status.PUBLISHED]
+    return spec.is_by_date or list(_ranges(spec)) == [Status.PUBLISHED]
 
 
 @lru_cache(maxsize=512)
@@ -383,9 +382,8 @@ def _has_few(spec: ListSpec, status: Status | None) -> bool:
 
     PostgreSQL would look for them among the public articles, in the order of titles or changes.
     """
-    is_by_date = spec.sort in {Sort.NEWEST, Sort.OLDEST}
     is_of_author = status is Status.PUBLISHED and "author" in spec.filters
-    return not is_by_date and (is_of_author or status is Status.SCHEDULED)
+    return not spec.is_by_date and (is_of_author or status is Status.SCHEDULED)
 
 
 def _range_pages(
