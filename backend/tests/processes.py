@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from multiprocessing.connection import Connection
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
@@ -47,6 +48,9 @@ HIGH_LIMITS = ",".join(
 )
 """LIMITS for tests that create many rows. Everything is still counted."""
 
+SERVER_PORTS = range(20_000, 32_768)
+"""Linux gives clients ports from 32,768 on, macOS from 49,152 on."""
+
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 
 Value = TypeVar("Value")
@@ -65,10 +69,12 @@ def wait_until(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port below the ephemeral ones, which clients may take meanwhile."""
+    for port in SystemRandom().sample(SERVER_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise OSError("100 ports are in use")
 
 
 @dataclass(frozen=True)
