@@ -43,11 +43,14 @@ COMMENTS: Final = 5
 MIN_WORDPRESS: Final = 500 / 1200
 MIN_FORMER: Final = 0.8
 MAX_MIB: Final = 200
+CORES: Final = os.cpu_count() or 1
+MIN_JOBS: Final = 0.9 * CORES
 SAMPLE_SECONDS: Final = 0.1
 MIGRATE: Final = "import sys; from app.db import migrate; migrate.upgrade(sys.argv[1])"
 """Works for former revisions, too."""
-NDJSON, FORMER, WORDPRESS, GHOST, MARKDOWN, AGAIN, LARGE = (
+NDJSON, JOBS, FORMER, WORDPRESS, GHOST, MARKDOWN, AGAIN, LARGE = (
     "NDJSON",
+    f"NDJSON, --jobs {CORES}",
     "NDJSON, former revision",
     f"WordPress, {COMMENTS} comments each",
     "Ghost",
@@ -347,7 +350,10 @@ class Importing:
     def run(
         self, name: str, path: Path, records: int, *, code: Path = BACKEND_DIR, again: str = ""
     ) -> list[Run]:
-        """Import a source, and once more if `again` is the name of that run."""
+        """Import a source, and once more if `again` is the name of that run.
+
+        JOBS renders in as many processes as there are cores.
+        """
         with scratch_database(self._server_url) as url:
             self._run(["-c", MIGRATE, url], url, code)
             corpus.add_admin(url)
@@ -361,6 +367,8 @@ class Importing:
 
     def _import(self, name: str, path: Path, records: int, url: str, code: Path) -> Run:
         arguments = ["-m", "app.cli", "import", str(path), "--author", corpus.ADMIN]
+        if name == JOBS:
+            arguments += ["--jobs", str(CORES)]
         seconds, usage, mib = self._run(arguments, url, code)
         cpu = usage.ru_utime + usage.ru_stime
         return Run(name, records, seconds, cpu, mib)
@@ -453,6 +461,7 @@ def measure(options: Options, log: Callable[[str], None]) -> list[Run]:
         for number in range(options.rounds):
             log(f"round {number + 1} of {options.rounds}")
             add(NDJSON, folder / "posts.ndjson", options.posts)
+            add(JOBS, folder / "posts.ndjson", options.posts)
             add(WORDPRESS, folder / "posts.xml", options.posts, again=AGAIN)
             if options.former:
                 code = former_code(options.former, folder / "former")
@@ -486,6 +495,8 @@ def rows(runs: Sequence[Run]) -> list[list[str]]:
         goals = [f"≤ {MAX_MIB} MiB"]
         if name == WORDPRESS:
             goals.insert(0, f"ratio ≥ {MIN_WORDPRESS:.2f}")
+        if name == JOBS:
+            goals.insert(0, f"ratio ≥ {MIN_JOBS:.1f}")
         if name == FORMER:
             goals = [f"ratio ≤ {1 / MIN_FORMER:.2f}"]
         table.append(
