@@ -1,7 +1,7 @@
 """Password hashes and access tokens.
 
 Passwords: bcrypt over HMAC-SHA-256 (`bcrypt_sha256`), which accepts any length. Hashing runs in a
-small thread pool at the lowest priority, so that many logins cannot starve reads.
+small thread pool with a lower priority, so that many logins cannot starve reads.
 Tokens: JWT access tokens in the profile of RFC 9068.
 """
 
@@ -31,6 +31,8 @@ REQUIRED_CLAIMS = ("iss", "aud", "sub", "jti")
 TIME_CLAIMS = ("iat", "nbf", "exp")
 TOKEN_CACHE_SIZE = 4096
 """Verified tokens cached per process. Verifying a signature costs as much as a query."""
+HASHING_NICENESS = 10
+"""Beside saturating reads, hashes get about a tenth of a processor each. See decision 0004."""
 MAX_QUEUED_HASHES = 100
 """Hashes that may wait for a thread per process. Later ones would wait too long."""
 
@@ -53,7 +55,7 @@ def _hashing_threads() -> FairThreadPool:
         size=get_settings().bcrypt_threads,
         what="logins",
         max_jobs=MAX_QUEUED_HASHES,
-        low_priority=True,
+        niceness=HASHING_NICENESS,
     )
 
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
@@ -22,6 +23,7 @@ from app.core import metrics
 from app.core.errors import ServiceUnavailable, TooManyAtOnce
 
 LOWEST_PRIORITY = 19
+"""The niceness of work that may wait until the processors are idle."""
 
 Result = TypeVar("Result")
 
@@ -47,11 +49,14 @@ class FairThreadPool:
         what: str,
         max_jobs: int,
         max_jobs_per_user: int | None = None,
-        low_priority: bool = False,
+        niceness: int = 0,
     ) -> None:
-        """`what` describes the jobs in error messages: a plural noun such as "long articles"."""
+        """`what` describes the jobs in error messages: a plural noun such as "long articles".
+
+        `niceness` is that of the threads on Linux. Others have the priority of the event loop.
+        """
         self._pool = ThreadPoolExecutor(
-            size, thread_name_prefix=name, initializer=lower_priority if low_priority else None
+            size, thread_name_prefix=name, initializer=partial(lower_priority, niceness)
         )
         self.name = name
         self._what = what
@@ -128,7 +133,7 @@ POOLS: WeakSet[FairThreadPool] = WeakSet()
 """The thread pools of this process, for its metrics."""
 
 
-def lower_priority() -> None:
-    """Lower the priority of this thread below the event loop; Linux sets niceness per thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+def lower_priority(niceness: int) -> None:
+    """Set the niceness of this thread, if it is not 0. Only Linux has a niceness per thread."""
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

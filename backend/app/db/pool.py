@@ -129,7 +129,7 @@ class ConnectionPool(Protocol):
     async def acquire(self, opening: Callable[[], object] | None = None) -> "Connection":
         """Open a connection or wait for a released one. Raises ServiceUnavailable.
 
-        `opening` is called after the wait if a connection has to be opened, which may take long.
+        `opening` is called before a connection is opened, which may take long.
         """
 
     def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
@@ -216,10 +216,10 @@ class ReadPool:
                 raise NoFreeConnection from error
             if connection is not None:
                 return connection
-            if opening is not None:
-                opening()
         else:
             self._available -= 1
+        if opening is not None:
+            opening()
         try:
             connection = await self._connect()
         except BaseException as error:

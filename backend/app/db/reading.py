@@ -172,7 +172,7 @@ class Reader:
         return future
 
     async def _execute_shared(self, statement: Statement, calls: list[_Call]) -> None:
-        """Execute a statement for all calls. Each waits twice the timeout of the pool at most."""
+        """Execute a statement for all calls. Each waits for a connection twice at most."""
 
         def close() -> Sequence[Any]:
             """Let no further call join. Return the arguments."""
@@ -216,7 +216,7 @@ class Reader:
     async def _fetch(self, pool: ConnectionPool, sql: str, arguments: Arguments) -> list[Row]:
         """Execute a statement.
 
-        `arguments` is called as soon as it has a connection, and before one is opened after a wait.
+        `arguments` is called as soon as it has a connection, and before one is opened.
         """
         if self._echo:
             logger.info(sql)

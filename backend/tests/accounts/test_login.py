@@ -12,7 +12,6 @@ from app.auth import security
 from app.auth.keys import secret_id
 from app.auth.security import create_access_token
 from app.core.config import get_settings
-from app.core.threads import LOWEST_PRIORITY
 from app.models import AuditEvent, User
 from tests.factories import PASSWORD, bearer, create_session, create_user
 
@@ -282,7 +281,7 @@ async def test_hashing_threads_have_lower_priority() -> None:
     priority = await security._run_in_hashing_thread(
         lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     )
-    assert priority == LOWEST_PRIORITY
+    assert priority == security.HASHING_NICENESS > 0
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == loop_priority
 
 

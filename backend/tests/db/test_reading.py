@@ -244,6 +244,34 @@ class TestFind:
         assert (await first).together == 1
         await pool.close()
 
+    async def test_no_call_joins_one_that_opens_a_connection_without_waiting(
+        self, settings: Settings
+    ) -> None:
+        is_open = asyncio.Event()
+
+        async def connect() -> Any:
+            if len(held) == 2:
+                await is_open.wait()
+            return await Connections(settings).connect_to_read()
+
+        held: list[Any] = []
+        pool = ReadPool(connect, size=2, timeout=DEADLINE)
+        reader = Reader(pool)
+        held += [await acquire(pool)]
+        held += [await acquire(pool)]
+        first = asyncio.create_task(reader.find(KEYS, 1))
+        await asyncio.sleep(0)  # its statement has its own task, which has not started
+        pool.release(held[0], is_broken=True)
+        await asyncio.sleep(0)
+        second = asyncio.create_task(reader.find(KEYS, 2))
+        await asyncio.sleep(0)
+        pool.release(held[1])
+        async with asyncio.timeout(DEADLINE):
+            assert (await second).together == 1
+        is_open.set()
+        assert (await first).together == 1
+        await pool.close()
+
     async def test_call_that_is_cancelled_during_the_statement_cancels_no_other(
         self, real: Reader, settings: Settings
     ) -> None:

@@ -68,8 +68,9 @@ async def read_public(
 
     `counted` returns the number of articles from the rows. If it is large, they are cached until
     the change feed has a new entry. The feed records articles that appear, disappear or get other
-    tags. While a scheduled article is due and not announced, nothing is cached. `state` is a row
-    with the columns STATE that this request has read; without it, they are read.
+    tags. While a scheduled article is due and not announced, nothing is cached. Nor is a count for
+    a time before the last entry, because it lacks later articles. `state` is a row with the columns
+    STATE that this request has read; without it, they are read.
     """
     cached = _cache.setdefault(reader, {})
     entry = cached.get(key)
@@ -80,7 +81,7 @@ async def read_public(
     rows = await reader.execute(_with_state(statement), parameters)
     if counted(rows) < MIN_CACHED_COUNT:
         cached.pop(key, None)
-    elif not rows[0].is_due:
+    elif not rows[0].is_due and rows[0].seq <= parameters["now"].timestamp() * 1e6:
         if sum(len(each.rows) for each in cached.values()) + len(rows) > MAX_CACHED_ROWS:
             cached.clear()
         cached[key] = CachedRows(rows[0].seq, rows)

@@ -214,7 +214,8 @@ async def list_articles(
     `followed` keeps only articles by authors whom `viewer` follows. `fields` replaces the fields
     named in the query; the RealWorld API uses it.
 
-    Runs one query, one more for a full-text search, and one more to count. Raises InvalidCursor.
+    Runs one query, one more for a full-text search, and up to two more to count. Raises
+    InvalidCursor.
     """
     visibility, params = visibility_of(viewer)
     params["viewer_id"] = viewer.id if viewer else None
@@ -489,14 +490,15 @@ def _has_cached_total(spec: ListSpec) -> bool:
 
 async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any], state: Any) -> int:
     """Count all articles of the list. `state` is a row with the state of the change feed."""
+    count = _count(spec._replace(fields=(), sort=Sort.NEWEST))  # they do not change the total
     if not spec.has_state:
-        total: int = await reader.scalar(_count(spec), parameters)
+        total: int = await reader.scalar(count, parameters)
         return total
     key_parameters = {
         name: value for name, value in parameters.items() if name not in {"now", "viewer_id"}
     }
     key = (spec.filters, *sorted(key_parameters.items()))
-    return await count_public(reader, _count(spec), key=key, parameters=parameters, state=state)
+    return await count_public(reader, count, key=key, parameters=parameters, state=state)
 
 
 @lru_cache(maxsize=512)

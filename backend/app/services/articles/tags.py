@@ -137,7 +137,7 @@ async def list_tags(
 ) -> Sequence[TagResponse]:
     """Return the tags of public articles, or all tags for editors.
 
-    Runs one query.
+    Runs up to two queries.
     """
     key = tag_key(query.q or "")
     slug = tag_slug(key) if slugify(key, fallback="") else key

@@ -33,7 +33,7 @@ from app.core.errors import (
 )
 from app.core.logging import get_logger
 from app.core.streams import Deadline
-from app.core.threads import FairThreadPool
+from app.core.threads import LOWEST_PRIORITY, FairThreadPool
 from app.db.session import Database
 from app.schemas.imports import MAX_MESSAGES, ImportQuery, ImportResponse
 from app.services.bulk import archives, imports, sources
@@ -77,7 +77,9 @@ TOO_LARGE = "An import in this format may have {0} bytes"
 _NO_SITE = "The file does not name its site: send the query parameter `source` with a name for it"
 _SUFFIXES = {Format.NDJSON: ".ndjson", Format.WORDPRESS: ".xml", Format.GHOST: ".json"}
 
-_surveys = FairThreadPool("survey", size=1, what="imports", max_jobs=MAX_QUEUED, low_priority=True)
+_surveys = FairThreadPool(
+    "survey", size=1, what="imports", max_jobs=MAX_QUEUED, niceness=LOWEST_PRIORITY
+)
 """The first reading of a source takes long. It must not delay the batches of other imports."""
 
 

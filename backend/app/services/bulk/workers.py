@@ -17,7 +17,7 @@ from typing import Any
 from weakref import finalize
 
 from app.core.logging import get_logger
-from app.core.threads import lower_priority
+from app.core.threads import LOWEST_PRIORITY, lower_priority
 
 logger = get_logger(__name__)
 
@@ -112,6 +112,6 @@ def _run(
     if other_end is not None:
         other_end.close()
     else:
-        lower_priority()  # the importing process is a server
+        lower_priority(LOWEST_PRIORITY)  # the importing process is a server
     with suppress(*_ENDED):
         target(connection, *arguments)

@@ -18,7 +18,7 @@ from PIL import AvifImagePlugin, Image, ImageCms, ImageFile
 
 from app.core.errors import InvalidMedia
 from app.core.memory import MemoryBudget
-from app.core.threads import FairThreadPool
+from app.core.threads import LOWEST_PRIORITY, FairThreadPool
 from app.services.media.formats import CONTENT_TYPES, OUTPUT_SUFFIXES, ImageFormat, detect_format
 
 WIDTHS = (320, 640, 1280)
@@ -123,7 +123,7 @@ _threads = FairThreadPool(
     what="images",
     max_jobs=MAX_QUEUED,
     max_jobs_per_user=MAX_QUEUED_PER_USER,
-    low_priority=True,
+    niceness=LOWEST_PRIORITY,
 )
 """One thread: each CPU has a process, and an image takes up to 16 bytes of memory per pixel."""
 
