@@ -9,13 +9,16 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from app.core import metrics
 from app.core.config import Settings
 from app.core.enums import CommentStatus, Role
 from app.db.connections import LISTENER
+from app.db.reading import Reader
 from app.routers.integrations import streams
 from app.services.integrations.live import connections, hub
+from app.services.integrations.live.changes import ChangesPosition
 from app.services.integrations.live.presence import CHANNEL
 from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url
@@ -31,6 +34,8 @@ LISTENERS = f"""
     WHERE datname = current_database() AND application_name = '{LISTENER}'
     AND query LIKE ANY ('{{LISTEN %{CHANNEL}%,SELECT 1}}')
 """
+BACKEND = text("SELECT pg_backend_pid()")
+WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
 
 
 @pytest.fixture
@@ -215,6 +220,55 @@ async def test_slow_reader_is_disconnected_and_continues(
     async with server.stream({"Last-Event-ID": last_id}, **query) as stream:
         first = (await stream.next()).data["comment_id"]
     assert first == written[seen]
+    await server.stop()
+
+
+async def test_stream_that_fails_before_its_start_is_answered(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(reader: Reader) -> ChangesPosition:
+        raise RuntimeError
+
+    await server.without_connections()
+    monkeypatch.setattr(ChangesPosition, "latest", fail)
+    response = await server.client.get(PATH)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+
+
+async def test_stream_with_a_large_body_ends(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = server.listener.getsockname()[1]
+    reader, writer = await asyncio.open_connection(HOST, port)
+    head = f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with asyncio.timeout(DEADLINE):
+        writer.write(head.encode())
+        await reader.readuntil(b"\nid: ")
+        size = 5 * 1024 * 1024
+        writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (size, bytes(size)))
+        rest = await reader.readuntil(b"\r\n0\r\n\r\n")
+    writer.close()
+    assert b'event: closing\ndata: {"code": "content_too_large"' in rest
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_client_that_leaves_interrupts_no_query(
+    live_settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> None:
+    """An interrupted query would end a connection of the pool that writes."""
+    server = await LiveServer.start(live_settings.model_copy(update={"database_pool_size": 1}))
+    pid = await server.database.primary.scalar(BACKEND)
+    async with asyncio.timeout(DEADLINE), connection.transaction():
+        await connection.execute("LOCK TABLE installation")
+        _, writer = await asyncio.open_connection(*server.listener.getsockname())
+        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        while not await connection.fetchval(WAITS, pid):
+            pass
+        writer.close()
+        while server.server.server_state.connections:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+    await server.without_connections()
+    assert await server.database.primary.scalar(BACKEND) == pid
     await server.stop()
 
 
