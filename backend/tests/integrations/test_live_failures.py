@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import text
 from app.core import metrics
 from app.core.config import Settings
 from app.core.enums import CommentStatus, Role
+from app.core.errors import TokenRevoked
 from app.db.connections import LISTENER
 from app.db.reading import Reader
 from app.routers.integrations import streams
@@ -252,24 +253,53 @@ async def test_stream_with_a_large_body_ends(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_client_that_leaves_interrupts_no_query(
-    live_settings: Settings, connection: "asyncpg.Connection[Any]"
-) -> None:
-    """An interrupted query would end a connection of the pool that writes."""
-    server = await LiveServer.start(live_settings.model_copy(update={"database_pool_size": 1}))
+@asynccontextmanager
+async def delayed_query(
+    settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> AsyncIterator[tuple[LiveServer, Callable[[], Awaitable[None]]]]:
+    """Yield a server whose positions wait until the end, and a function that waits for such a read.
+
+    The query must not end the only connection for writes.
+    """
+    server = await LiveServer.start(settings.model_copy(update={"database_pool_size": 1}))
     pid = await server.database.primary.scalar(BACKEND)
-    async with asyncio.timeout(DEADLINE), connection.transaction():
-        await connection.execute("LOCK TABLE installation")
-        _, writer = await asyncio.open_connection(*server.listener.getsockname())
-        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+
+    async def waiting() -> None:
         while not await connection.fetchval(WAITS, pid):
             pass
-        writer.close()
-        while server.server.server_state.connections:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0)
+
+    async with asyncio.timeout(DEADLINE), connection.transaction():
+        await connection.execute("LOCK TABLE installation")
+        yield server, waiting
     await server.without_connections()
     assert await server.database.primary.scalar(BACKEND) == pid
     await server.stop()
+
+
+async def test_client_that_leaves_interrupts_no_query(
+    live_settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> None:
+    async with delayed_query(live_settings, connection) as (server, waiting):
+        _, writer = await asyncio.open_connection(*server.listener.getsockname())
+        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await waiting()
+        writer.close()
+        while server.server.server_state.connections:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+
+
+async def test_end_of_a_socket_interrupts_no_query(
+    live_settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> None:
+    async with AsyncExitStack() as opened:
+        async with delayed_query(live_settings, connection) as (server, waiting):
+            user = await new_user(server)
+            socket_ = await opened.enter_async_context(server.socket(bearer(user)))
+            await socket_.send(type="subscribe", topic="changes")
+            await waiting()
+            for each in server.live._connections:
+                each.close(hub.closing_for(TokenRevoked()))
+        assert await socket_.closed() == (4401, "token_revoked")
 
 
 async def test_stopping_server_ends_streams_and_sockets_and_spreads_their_return(
