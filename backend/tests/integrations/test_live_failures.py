@@ -236,20 +236,34 @@ async def test_stream_that_fails_before_its_start_is_answered(
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
 
 
+@pytest.mark.parametrize("is_started", [True, False])
 async def test_stream_with_a_large_body_ends(
-    server: LiveServer, caplog: pytest.LogCaptureFixture
+    server: LiveServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    is_started: bool,
 ) -> None:
-    port = server.listener.getsockname()[1]
-    reader, writer = await asyncio.open_connection(HOST, port)
+    latest = ChangesPosition.latest
+
+    async def latest_after_body(reader: Reader) -> ChangesPosition:
+        while any(each.is_open for each in server.live._connections):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+        return await latest(reader)
+
+    await server.without_connections()
+    if not is_started:
+        monkeypatch.setattr(ChangesPosition, "latest", latest_after_body)
+    reader, writer = await asyncio.open_connection(*server.listener.getsockname())
     head = f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with asyncio.timeout(DEADLINE):
         writer.write(head.encode())
-        await reader.readuntil(b"\nid: ")
+        if is_started:
+            await reader.readuntil(b"\nid: ")
         size = 5 * 1024 * 1024
         writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (size, bytes(size)))
         rest = await reader.readuntil(b"\r\n0\r\n\r\n")
     writer.close()
-    assert b'event: closing\ndata: {"code": "content_too_large"' in rest
+    assert (b'{"code": "content_too_large"' in rest) is not is_started
     assert not [record for record in caplog.records if record.exc_info]
 
 
