@@ -541,9 +541,9 @@ class RequestRules:
     - HEAD is handled as GET, and the body is dropped (RFC 9110 §9.3.2).
     - `/articles/` is handled as `/articles`. A redirect would lose the body of a POST.
     - A path that ends with a line break is not found. Route patterns would match it.
-    - A body over `max_bytes` is rejected, by Content-Length or while it is received. `larger` maps
-      a method and a path to a higher limit. Starlette 1.10 has such a limit too, but it answers in
-      plain text if no handler reads the body.
+    - A body over `max_bytes` is rejected, by Content-Length or while it is received. It ends a
+      response that has started. `larger` maps a method and a path to a higher limit. Starlette 1.10
+      has such a limit too, but it answers in plain text if no handler reads the body.
     """
 
     def __init__(
@@ -585,27 +585,34 @@ class RequestRules:
         if scope["path"].endswith("\n"):
             raise NotFound
         if any(name in _BODY_HEADERS for name, _ in scope["headers"]):
-            receive = self._limit_body(scope, receive)
+            receive, send = self._limit_body(scope, receive, send)
         return scope, receive, send
 
-    def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
+    def _limit_body(self, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
         max_bytes = self.larger.get((scope["method"], scope["path"]), self.max_bytes)
         for value in _values(scope, b"content-length")[:1]:
             if not value.isdigit():
                 raise InvalidRequest("Content-Length is not a number")
             if int(value[:20]) > max_bytes:
                 raise _too_large(max_bytes)
-        received = 0
+        received, started = 0, False
 
         async def receive_within_limit() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > max_bytes:
-                raise _too_large(max_bytes)
-            return message
+            if received <= max_bytes:
+                return message
+            if started:  # the status is already sent
+                return {"type": "http.disconnect"}
+            raise _too_large(max_bytes)
 
-        return receive_within_limit
+        async def track_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        return receive_within_limit, track_start
 
 
 _ROUTED = ("route", "root_path", "app_root_path")

@@ -1,5 +1,6 @@
 """Middleware: request ids, log lines, security headers, hosts, CORS and body limits."""
 
+import asyncio
 import json
 import logging
 import os
@@ -11,13 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.responses import StreamingResponse
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Message
 
 from app.core.config import PROJECT_DIR, Environment, Settings
 from app.core.logging import configure_logging, get_logger, log_request
 from app.db.session import Database
-from app.http.middleware import SECURITY_HEADERS, RefusalLog
+from app.http.middleware import SECURITY_HEADERS, RefusalLog, RequestRules
 from app.main import create_app
 from tests.factories import PASSWORD, bearer, create_user
 from tests.origins import ALLOWED, ENTRIES, REFUSED
@@ -475,6 +478,29 @@ class TestBodyLimit:
             assert statuses[1] == 413
             assert f"larger than {limit} bytes" in response.json()["message"]
             assert response.headers["Cache-Control"] == "no-store"
+
+    async def test_large_body_ends_a_response_that_has_started(self) -> None:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"first"
+            await asyncio.Event().wait()
+
+        async def receive() -> Message:
+            await has_part.wait()
+            return {"type": "http.request", "body": b"x" * 11, "more_body": True}
+
+        async def send(message: Message) -> None:
+            sent.append(message.get("body"))
+            if message.get("body"):
+                has_part.set()
+
+        has_part, sent = asyncio.Event(), list[bytes | None]()
+        headers = [(b"transfer-encoding", b"chunked")]
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b""}
+        async with asyncio.timeout(DEADLINE):
+            await RequestRules(StreamingResponse(parts()), max_bytes=10)(
+                {**scope, "headers": headers}, receive, send
+            )
+        assert sent == [None, b"first"]
 
 
 @pytest.mark.parametrize("path", ["/articles", "/users", "/health/live", "/openapi.json", "/docs"])

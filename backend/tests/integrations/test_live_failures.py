@@ -2,20 +2,24 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from app.core import metrics
 from app.core.config import Settings
 from app.core.enums import CommentStatus, Role
+from app.core.errors import TokenRevoked
 from app.db.connections import LISTENER
+from app.db.reading import Reader
 from app.routers.integrations import streams
 from app.services.integrations.live import connections, hub
+from app.services.integrations.live.changes import ChangesPosition
 from app.services.integrations.live.presence import CHANNEL
 from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url
@@ -31,6 +35,8 @@ LISTENERS = f"""
     WHERE datname = current_database() AND application_name = '{LISTENER}'
     AND query LIKE ANY ('{{LISTEN %{CHANNEL}%,SELECT 1}}')
 """
+BACKEND = text("SELECT pg_backend_pid()")
+WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
 
 
 @pytest.fixture
@@ -216,6 +222,98 @@ async def test_slow_reader_is_disconnected_and_continues(
         first = (await stream.next()).data["comment_id"]
     assert first == written[seen]
     await server.stop()
+
+
+async def test_stream_that_fails_before_its_start_is_answered(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(reader: Reader) -> ChangesPosition:
+        raise RuntimeError
+
+    await server.without_connections()
+    monkeypatch.setattr(ChangesPosition, "latest", fail)
+    response = await server.client.get(PATH)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+async def test_stream_with_a_large_body_ends(
+    server: LiveServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    is_started: bool,
+) -> None:
+    latest = ChangesPosition.latest
+
+    async def latest_after_body(reader: Reader) -> ChangesPosition:
+        while any(each.is_open for each in server.live._connections):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+        return await latest(reader)
+
+    await server.without_connections()
+    if not is_started:
+        monkeypatch.setattr(ChangesPosition, "latest", latest_after_body)
+    reader, writer = await asyncio.open_connection(*server.listener.getsockname())
+    head = f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with asyncio.timeout(DEADLINE):
+        writer.write(head.encode())
+        if is_started:
+            await reader.readuntil(b"\nid: ")
+        size = 5 * 1024 * 1024
+        writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (size, bytes(size)))
+        rest = await reader.readuntil(b"\r\n0\r\n\r\n")
+    writer.close()
+    assert (b'{"code": "content_too_large"' in rest) is not is_started
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@asynccontextmanager
+async def delayed_query(
+    settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> AsyncIterator[tuple[LiveServer, Callable[[], Awaitable[None]]]]:
+    """Yield a server whose positions wait until the end, and a function that waits for such a read.
+
+    The query must not end the only connection for writes.
+    """
+    server = await LiveServer.start(settings.model_copy(update={"database_pool_size": 1}))
+    pid = await server.database.primary.scalar(BACKEND)
+
+    async def waiting() -> None:
+        while not await connection.fetchval(WAITS, pid):
+            pass
+
+    async with asyncio.timeout(DEADLINE), connection.transaction():
+        await connection.execute("LOCK TABLE installation")
+        yield server, waiting
+    await server.without_connections()
+    assert await server.database.primary.scalar(BACKEND) == pid
+    await server.stop()
+
+
+async def test_client_that_leaves_interrupts_no_query(
+    live_settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> None:
+    async with delayed_query(live_settings, connection) as (server, waiting):
+        _, writer = await asyncio.open_connection(*server.listener.getsockname())
+        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await waiting()
+        writer.close()
+        while server.server.server_state.connections:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+
+
+async def test_end_of_a_socket_interrupts_no_query(
+    live_settings: Settings, connection: "asyncpg.Connection[Any]"
+) -> None:
+    async with AsyncExitStack() as opened:
+        async with delayed_query(live_settings, connection) as (server, waiting):
+            user = await new_user(server)
+            socket_ = await opened.enter_async_context(server.socket(bearer(user)))
+            await socket_.send(type="subscribe", topic="changes")
+            await waiting()
+            for each in server.live._connections:
+                each.close(hub.closing_for(TokenRevoked()))
+        assert await socket_.closed() == (4401, "token_revoked")
 
 
 async def test_stopping_server_ends_streams_and_sockets_and_spreads_their_return(

@@ -24,6 +24,7 @@ from tests.factories import (
     create_user,
 )
 from tests.integrations.streaming import PATH, LiveServer
+from tests.processes import DEADLINE
 
 
 async def new_user(server: LiveServer, **columns: Any) -> User:
@@ -103,6 +104,23 @@ async def test_stream_continues_after_last_event_id(
         missed += [(await new_article(server, author)).id for _ in range(3)]
         found += [(await stream.next()).data["article_id"] for _ in range(7)]
     assert found == missed
+
+
+async def test_stream_that_catches_up_sends_something_for_every_page(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.integrations.live.changes.PAGE", 1)
+    author, reader = await new_user(server), await new_user(server)
+    start = (await server.client.get("/changes", params={"cursor": "latest"})).json()["next"]
+    for each in (author, author, reader):
+        await new_article(server, each)
+    await server.client.put(f"/profiles/{reader.username}/follow", headers=bearer(author))
+    async with server.stream(bearer(author), topic="feed", cursor=start) as stream:
+        lines, found = stream.response.aiter_lines(), list[str]()
+        async with asyncio.timeout(DEADLINE):
+            while (line := await anext(lines)) != "event: change":
+                found.append(line)
+    assert found.count(": alive") == 2
 
 
 async def test_each_stream_misses_nothing_while_others_come_and_go(server: LiveServer) -> None:

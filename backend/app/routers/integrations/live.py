@@ -6,7 +6,7 @@ token is in the first message or in a subprotocol (docs/integrations/realtime.md
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -132,6 +132,7 @@ class _Socket:
         try:
             await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            connection.end()
             for task in (sending, receiving):
                 task.cancel()
             results = await asyncio.gather(sending, receiving, return_exceptions=True)
@@ -144,7 +145,7 @@ class _Socket:
 
     async def _send_queued(self) -> None:
         connection, loop = self._connection, asyncio.get_running_loop()
-        while connection.closing is None:
+        while connection.is_open:
             text = await connection.next_chunk(IDLE_SECONDS)
             if text is not None:
                 connection.sending_since = loop.time()
@@ -156,7 +157,7 @@ class _Socket:
             command = await self._receive()
             answer: dict[str, Any] = {"type": "done"}
             try:
-                await self._follow(command)
+                await _complete(self._follow(command))
             except (NotAuthenticated, ServiceUnavailable) as error:
                 self._connection.close(closing_for(error))
                 return
@@ -239,6 +240,8 @@ class _Socket:
         subscription = Subscription(connection, topic, article_id)
         connection.subscriptions.append(subscription)
         async for messages in self._live.catch_up(subscription, position):
+            if not connection.is_open:
+                return
             for message in messages:
                 text = message.text if message.data else _subscribed(subscription, message.cursor)
                 await self._socket.send_text(text)
@@ -258,6 +261,15 @@ class _Socket:
 
 
 _TOO_MANY = f"One socket has at most {MAX_SUBSCRIPTIONS} subscriptions of each kind"
+
+
+async def _complete(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work` to its end, also if the task is cancelled once: no query is interrupted."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    finally:
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _texts(batch: Batch) -> list[Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
@@ -41,6 +40,7 @@ router = create_router(prefix="/changes", tag="changes")
 
 HEARTBEAT_SECONDS = 15.0
 MEDIA_TYPE = "text/event-stream"
+_ALIVE = b": alive\n\n"
 _EXAMPLE = 'id: …\nevent: change\ndata: {"kind": "created", "article_id": 1, …}\n\n'
 
 
@@ -92,15 +92,11 @@ class EventStream(Response):
         abort = scope.get("extensions", {}).get(ABORT, _nothing)
         connection = Connection("stream", self._viewer, encode=_events, abort=abort)
         with self._live.connected(connection, expires=self._expires):
-            sending = asyncio.create_task(self._send(connection, start, send))
-            sending.add_done_callback(lambda task: abort() if _has_failed(task) else None)
+            receiving = asyncio.create_task(_receive_end(connection, receive))
             try:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
+                await self._send(connection, start, send)
             finally:
-                sending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sending
+                receiving.cancel()
 
     async def _send(self, connection: Connection, start: dict[str, Any] | None, send: Send) -> None:
         """Send the head with the first part: a client that has it misses nothing from then on."""
@@ -124,33 +120,44 @@ class EventStream(Response):
             connection.close(closing_for(error))
         if head:
             yield head
-        while connection.closing is None:
+        while connection.is_open:
             chunk = await connection.next_chunk(HEARTBEAT_SECONDS)
             if chunk is not None:
                 yield chunk  # type: ignore[misc]  # `_events` returns bytes
-            elif connection.closing is None:
+            elif connection.is_open:
                 yield self._heartbeat(connection)
-        yield _closing_event(connection.closing)
+        if connection.closing is not None:
+            yield _closing_event(connection.closing)
 
     def _heartbeat(self, connection: Connection) -> bytes:
         """Return a comment and the present id, which dispatches no event. The client keeps it."""
         cursor = self._live.cursor_of(connection.subscriptions[0])
-        return b": alive\n\n" if cursor is None else f": alive\nid: {cursor}\n\n".encode()
+        return _ALIVE if cursor is None else f": alive\nid: {cursor}\n\n".encode()
 
     async def _missed(self, connection: Connection) -> AsyncIterator[bytes]:
         query = self._query
         subscription = Subscription(connection, query.topic, query.article_id)
         connection.subscriptions.append(subscription)
         async for messages in self._live.catch_up(subscription, self._position):
-            if connection.closing is not None:
+            if not connection.is_open:
                 return
-            yield b"".join(
+            events = b"".join(
                 each.event if each.data else f"id: {each.cursor}\n\n".encode() for each in messages
             )
+            yield events or _ALIVE
 
 
-def _has_failed(task: "asyncio.Task[None]") -> bool:
-    return not task.cancelled() and task.exception() is not None
+async def _receive_end(connection: Connection, receive: Receive) -> None:
+    """Let the connection end when its client leaves, or sends a body that is too large.
+
+    Its task is not cancelled, so that no query is interrupted.
+    """
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        connection.end()
+    except PressroomError as error:
+        connection.close(closing_for(error))
 
 
 def _nothing() -> None:

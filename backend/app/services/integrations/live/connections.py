@@ -47,6 +47,7 @@ class Connection:
         "closing",
         "format",
         "identity",
+        "is_open",
         "kind",
         "sending_since",
         "subscriptions",
@@ -66,7 +67,10 @@ class Connection:
         self.format = encode
         self.abort = abort
         self.subscriptions: list[Subscription] = []
+        self.is_open = True
+        """Whether the task goes on."""
         self.closing: Closing | None = None
+        """Why the server closes the connection; None while it does not."""
         self.sending_since = 0.0
         """When the current chunk was passed to the server, by the event loop; 0 while none is."""
         self._chunks: deque[Chunk] = deque()
@@ -89,11 +93,11 @@ class Connection:
         return True
 
     async def next_chunk(self, seconds: float) -> Chunk | None:
-        """Wait for something to send. Return None after `seconds`, or if `closing` is set.
+        """Wait for something to send. Return None after `seconds`, or if the connection ends.
 
         What still waits then is not sent. The client reads it when it comes back.
         """
-        if not self._chunks and self.closing is None:
+        if not self._chunks and self.is_open:
             loop = asyncio.get_running_loop()
             self._waiting = loop.create_future()
             timer = loop.call_later(seconds, self._wake)
@@ -102,7 +106,7 @@ class Connection:
             finally:
                 timer.cancel()
                 self._waiting = None
-        if not self._chunks or self.closing is not None:
+        if not self._chunks or not self.is_open:
             return None
         chunk = self._chunks.popleft()
         self._queued -= len(chunk)
@@ -110,11 +114,16 @@ class Connection:
 
     def close(self, closing: Closing) -> None:
         """Let the task send a last message and end. The first reason counts."""
-        if self.closing is None:
+        if self.is_open:
             self.closing = closing
             loop = asyncio.get_running_loop()
             self._close_timer = loop.call_later(CLOSE_SECONDS, self.abort)
-            self._wake()
+            self.end()
+
+    def end(self) -> None:
+        """Let the task end after its current query."""
+        self.is_open = False
+        self._wake()
 
     def expire_in(self, seconds: float, closing: Callable[[], Closing]) -> None:
         """Close the connection after `seconds`, instead of at an earlier deadline."""

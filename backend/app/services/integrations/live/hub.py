@@ -250,6 +250,7 @@ class Live:
     ) -> AsyncIterator[Sequence[Message]]:
         """Yield what happened after a position. Afterwards, the subscription gets what is new.
 
+        A page may have nothing for the subscriber.
         Without a position, it gets what happens from now on; the cursor of the subscription is
         yielded as a message without data.
         """
@@ -269,8 +270,7 @@ class Live:
                 await self.database.replicated()
                 await self._check_identities(reader)
                 audience = await feed.source.find_audience(reader, found, [subscription])
-                if messages := audience(subscription):
-                    yield messages
+                yield audience(subscription)
             # No batch was passed on meanwhile: the next ones have everything after this position.
             if not position.has_more and feed.batches == batches:
                 subscription.known, subscription.is_live = position, True
