@@ -215,37 +215,9 @@ class TestFind:
         assert (await opening).together == 1
         await pool.close()
 
-    async def test_no_call_joins_while_a_connection_is_opened(self, settings: Settings) -> None:
-        is_open = asyncio.Event()
-
-        async def connect() -> Any:
-            if len(held) == 2:
-                await is_open.wait()
-            return await Connections(settings).connect_to_read()
-
-        held: list[Any] = []
-        pool = ReadPool(connect, size=2, timeout=DEADLINE)
-        reader = Reader(pool)
-        held += [await acquire(pool)]
-        held += [await acquire(pool)]
-        first = asyncio.create_task(reader.find(KEYS, 1))
-        await until_waiting(pool)
-        pool.release(held[0], is_broken=True)  # the first call replaces it
-        await asyncio.sleep(0)
-        second = asyncio.create_task(reader.find(KEYS, 2))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert pool.state.waiting == 1
-        pool.release(held[1])
-        async with asyncio.timeout(DEADLINE):
-            assert (await second).together == 1
-        assert not first.done()
-        is_open.set()
-        assert (await first).together == 1
-        await pool.close()
-
-    async def test_no_call_joins_one_that_opens_a_connection_without_waiting(
-        self, settings: Settings
+    @pytest.mark.parametrize("waits", [True, False])
+    async def test_no_call_joins_while_a_connection_is_opened(
+        self, settings: Settings, waits: bool
     ) -> None:
         is_open = asyncio.Event()
 
@@ -260,14 +232,20 @@ class TestFind:
         held += [await acquire(pool)]
         held += [await acquire(pool)]
         first = asyncio.create_task(reader.find(KEYS, 1))
-        await asyncio.sleep(0)  # its statement has its own task, which has not started
-        pool.release(held[0], is_broken=True)
+        if waits:
+            await until_waiting(pool)
+        else:
+            await asyncio.sleep(0)  # its statement has its own task, which has not started
+        pool.release(held[0], is_broken=True)  # the first call replaces it
         await asyncio.sleep(0)
         second = asyncio.create_task(reader.find(KEYS, 2))
-        await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert pool.state.waiting == 1
         pool.release(held[1])
         async with asyncio.timeout(DEADLINE):
             assert (await second).together == 1
+        assert not first.done()
         is_open.set()
         assert (await first).together == 1
         await pool.close()
