@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +35,12 @@ from app.core.logging import configure_logging
 from app.core.plurals import counted
 from app.db.connections import Connections
 from app.server.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
-from app.server.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
+from app.server.protocol import (
+    DRAIN_SECONDS,
+    DrainingServer,
+    PressroomProtocol,
+    drop_new_connections,
+)
 
 MAX_DEFAULT_WORKERS = 4
 """Each worker opens its own database connections, so more workers need an explicit setting."""
@@ -169,12 +175,24 @@ class PressroomWorker(UvicornWorker):
 worker_class = PressroomWorker
 
 
+def _stop(server: Arbiter, graceful: bool = True) -> None:
+    """Stop the workers as `Arbiter.stop` does, but without new connections meanwhile.
+
+    Not if other processes go on listening: systemd, or another master process after SIGUSR2.
+    """
+    if not (server.systemd or server.reexec_pid or server.master_pid):
+        for listener in server.LISTENERS:
+            drop_new_connections(listener.sock)
+    Arbiter.stop(server, graceful)
+
+
 def when_ready(server: Arbiter) -> None:
     """Freeze the loaded objects. Log the URLs of pages, and the connections to PostgreSQL.
 
     Collections in the workers then do not copy these shared pages. Garbage is frozen, too: new
     objects in its place would copy pages, and a collection would delay the start by 0.15 s.
     """
+    server.stop = partial(_stop, server)  # gunicorn has no hook before it
     gc.freeze()
     connections = Connections(SETTINGS).per_process * workers if SETTINGS.database_url else 0
     server.log.info(

@@ -5,9 +5,13 @@ target, or invalid chunks. The protocol itself answers it.
 """
 
 import asyncio
+import ctypes
 import json
 import socket
+import struct
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +30,18 @@ It is longer than nginx's keepalive timeout (nginx/templates/edge.conf.template:
 nginx closes the connection first.
 """
 POLL_SECONDS = 0.05
+
+_SO_ATTACH_FILTER = 26
+"""The option of Linux; the `socket` module does not name it."""
+_TCP_FLAGS, _SYN = 13, 0x02
+"""The offset of the flags in a TCP header, and the flag of a new connection."""
+_DROP_SYN = (
+    (0x30, 0, 0, _TCP_FLAGS),  # load the byte of the flags
+    (0x45, 0, 1, _SYN),  # without SYN, skip the next instruction
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, 0xFFFF_FFFF),  # keep the packet
+)
+"""A classic BPF program: its instructions as code, two jumps and an operand."""
 
 
 def end_streams(state: Mapping[str, Any]) -> None:
@@ -116,6 +132,8 @@ class DrainingServer(Server):
         """Close the listening sockets, after accepting the connections in their backlog.
 
         If no other process listens on a socket, the kernel resets the connections in its backlog.
+        gunicorn's master process calls `drop_new_connections` before, so that none is added between
+        the last `accept` and `close`.
         """
         pending = [connection for listener in sockets for connection in _accept_pending(listener)]
         for server in self.servers:
@@ -139,6 +157,22 @@ class DrainingServer(Server):
             return protocol
 
         return make
+
+
+def drop_new_connections(listener: socket.socket) -> None:
+    """Let the kernel drop packets that open a connection, for all processes of this socket.
+
+    The client sends such a packet again after a second. If the socket is closed by then, the
+    connection is refused, and a proxy can send its request elsewhere. Established connections and
+    those in the backlog are not affected. Only Linux can do this.
+    """
+    if sys.platform != "linux" or listener.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
+    instructions = ctypes.create_string_buffer(program)
+    option = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(instructions))
+    with suppress(OSError):  # some sandboxes do not implement it
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
 
 def _accept_pending(listener: socket.socket) -> list[socket.socket]:

@@ -147,6 +147,32 @@ def test_unaccepted_connection_is_not_reset(api: Api) -> None:
         connection.close()
 
 
+def ignores_connections(api: Api) -> bool:
+    """Whether the server neither accepts nor refuses a connection."""
+    address = httpx.URL(api.url)
+    with socket.socket() as probe:
+        probe.settimeout(0.3)
+        try:
+            probe.connect((address.host, address.port or 0))
+        except TimeoutError:
+            return True
+    return False
+
+
+def test_no_connection_is_established_between_the_last_accept_and_close(api: Api) -> None:
+    """The kernel would reset it, after the client has sent a request."""
+    (worker,) = workers(api)
+    os.kill(worker, signal.SIGSTOP)
+    with closing(PersistentConnection(api)) as waiting:
+        waiting.send("POST", "/users", b"{}")
+        api.process.send(signal.SIGTERM)
+        wait_until(lambda: ignores_connections(api), "no new connection", log=api.process.log)
+        os.kill(worker, signal.SIGCONT)
+        assert waiting.receive().status_code == 422
+    assert api.process.wait() == 0
+    assert refuses_connections(api)
+
+
 def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
     before = workers(api)
     with closing(PersistentConnection(api)) as kept:
