@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from anyascii import anyascii
 
@@ -53,6 +54,7 @@ def normalize_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).split())
 
 
+@lru_cache(maxsize=4096)  # imports and lists repeat few names
 def tag_key(name: str) -> str:
     """Return the key of a tag name: names with the same key are the same tag.
 

@@ -40,7 +40,7 @@ from app.services.bulk.records import (
     prepare_record,
 )
 from app.services.bulk.sizes import total_bytes
-from app.services.bulk.texts import RenderTexts, render_texts, with_pauses
+from app.services.bulk.texts import RenderTexts, paced, render_texts
 from app.services.bulk.writing import write
 
 BATCH = 500
@@ -164,12 +164,8 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
         for item, result in zip(items, rendered, strict=True)
         if not isinstance(result, str)
     ]
-    return await threads.run(partial(_with_comments, ready), user_id=user_id)
-
-
-def _with_comments(items: Sequence[PreparedRecord]) -> list[PreparedRecord]:
-    """Render the comments of records."""
-    return list(with_pauses(map(_render_comments, items)))
+    with_comments = paced(map(_render_comments, ready), user_id=user_id)
+    return await threads.run(partial(list[PreparedRecord], with_comments), user_id=user_id)
 
 
 def _render_comments(item: PreparedRecord) -> PreparedRecord:
@@ -186,7 +182,7 @@ def _prepare_records(
         for item in batch
         if item.record is not None
     )
-    return list(with_pauses(prepared_items))
+    return list(paced(prepared_items, user_id=importer.user_id))
 
 
 def _mark_repeated(item: PreparedRecord, seen: KeySet) -> PreparedRecord:
@@ -328,8 +324,8 @@ async def from_records(
 ) -> AsyncIterator[list[ParsedRecord]]:
     """Yield the batches of a source, numbered and read in a thread. `user_id` is the importer."""
     numbered = (item._replace(number=number) for number, item in enumerate(records, 1))
-    paced = numbered if user_id is None else with_pauses(numbered)
-    while batch := await threads.run(partial(_next_batch, paced), user_id=user_id):
+    items = paced(numbered, user_id=user_id)
+    while batch := await threads.run(partial(_next_batch, items), user_id=user_id):
         yield batch
 
 

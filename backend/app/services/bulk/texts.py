@@ -35,6 +35,11 @@ def with_pauses(items: Iterable[Item]) -> Iterator[Item]:
             pause_at = time.perf_counter() + MAX_RUN_SECONDS
 
 
+def paced(items: Iterable[Item], *, user_id: int | None) -> Iterator[Item]:
+    """Yield the items with pauses if a user imports. A command serves no requests meanwhile."""
+    return iter(items) if user_id is None else with_pauses(items)
+
+
 def _render(text: str) -> Rendered | str:
     try:
         return render_sync(text)
@@ -43,7 +48,10 @@ def _render(text: str) -> Rendered | str:
 
 
 class Renderers:
-    """Processes that render texts beside this one. They end with this object."""
+    """Processes that render texts beside this one. They end with this object.
+
+    They are for commands, which serve no requests: nothing pauses.
+    """
 
     def __init__(self, jobs: int) -> None:
         """Start the processes, so that `jobs` render together with this one."""
@@ -57,12 +65,12 @@ class Renderers:
         busy = list(zip(self._workers, others, strict=False))
         for worker, part in busy:
             worker.send(part)
-        results = render_texts(own)
+        results = list(map(_render, own))
         for worker, part in busy:
             try:
                 results += worker.receive()
             except WorkerEnded:
-                results += render_texts(part)
+                results += map(_render, part)
         return results
 
 
