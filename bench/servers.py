@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Final
 
 import asyncpg
@@ -223,11 +224,12 @@ def serving(
 
 
 def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port below the ephemeral ones, which clients may take meanwhile."""
+    for port in SystemRandom().sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise BenchError("100 ports are in use")
 
 
 def _is_ready(server: Server, probe: str, is_running: Callable[[], bool]) -> bool:
