@@ -178,9 +178,12 @@ worker_class = PressroomWorker
 def _stop(server: Arbiter, graceful: bool = True) -> None:
     """Stop the workers as `Arbiter.stop` does, but without new connections meanwhile.
 
-    Not if other processes go on listening: systemd, or another master process after SIGUSR2.
+    Not if other processes go on listening: systemd or another supervisor, another master process
+    after SIGUSR2, or this one's parent if that failed.
     """
-    if not (server.systemd or server.reexec_pid or server.master_pid):
+    is_inherited = server.systemd or any(isinstance(each, int) for each in server.cfg.address)
+    is_shared = server.reexec_pid or server.master_pid or server.pid != os.getpid()
+    if not (is_inherited or is_shared):
         for listener in server.LISTENERS:
             drop_new_connections(listener.sock)
     Arbiter.stop(server, graceful)

@@ -146,7 +146,12 @@ class Command(Process):
     """A command in a new process."""
 
     def __init__(
-        self, arguments: Sequence[str], *, checkout: Checkout, settings: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        *,
+        checkout: Checkout,
+        settings: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
     ) -> None:
         super().__init__(checkout)
         with self._log.open("wb") as log:
@@ -158,6 +163,7 @@ class Command(Process):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self.pid = self._popen.pid
 

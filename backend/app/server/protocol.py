@@ -5,10 +5,8 @@ target, or invalid chunks. The protocol itself answers it.
 """
 
 import asyncio
-import ctypes
 import json
 import socket
-import struct
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,17 +29,13 @@ nginx closes the connection first.
 """
 POLL_SECONDS = 0.05
 
-_SO_ATTACH_FILTER = 26
-"""The option of Linux; the `socket` module does not name it."""
-_TCP_FLAGS, _SYN = 13, 0x02
-"""The offset of the flags in a TCP header, and the flag of a new connection."""
-_DROP_SYN = (
-    (0x30, 0, 0, _TCP_FLAGS),  # load the byte of the flags
-    (0x45, 0, 1, _SYN),  # without SYN, skip the next instruction
-    (0x06, 0, 0, 0),  # drop the packet
-    (0x06, 0, 0, 0xFFFF_FFFF),  # keep the packet
+NOTIFY_SECONDS = 1.0
+
+_MINIMUM_TTL = (
+    (socket.IPPROTO_IP, 21),  # IP_MINTTL
+    (socket.IPPROTO_IPV6, 73),  # IPV6_MINHOPCOUNT
 )
-"""A classic BPF program: its instructions as code, two jumps and an operand."""
+"""Options of Linux that the `socket` module does not name, with their levels."""
 
 
 def end_streams(state: Mapping[str, Any]) -> None:
@@ -121,12 +115,32 @@ class DrainingServer(Server):
         for connection in self.server_state.connections:
             if isinstance(connection, PressroomProtocol):
                 connection.drain()
+                with connection.transport.get_extra_info("socket").dup() as accepted:
+                    _set_minimum_ttl(accepted, 0)
+        notifying = asyncio.create_task(self._notify())
+        try:
+            await self._wait_for_connections()
+            await super().shutdown()
+        finally:
+            notifying.cancel()
+
+    async def _wait_for_connections(self) -> None:
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
         while self.server_state.connections and not self.force_exit:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(POLL_SECONDS)
-        await super().shutdown()
+
+    async def _notify(self) -> None:
+        """Send heartbeats to gunicorn until the shutdown should have ended.
+
+        Otherwise gunicorn would kill a worker that still answers requests.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + DRAIN_SECONDS + (self.config.timeout_graceful_shutdown or 0)
+        while self.config.callback_notify is not None and loop.time() < end:
+            await self.config.callback_notify()
+            await asyncio.sleep(NOTIFY_SECONDS)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Close the listening sockets, after accepting the connections in their backlog.
@@ -165,14 +179,17 @@ def drop_new_connections(listener: socket.socket) -> None:
     The client sends such a packet again after a second. If the socket is closed by then, the
     connection is refused, and a proxy can send its request elsewhere. Established connections and
     those in the backlog are not affected. Only Linux can do this.
+
+    A connection that is just being established inherits the option, which accepting must undo.
     """
-    if sys.platform != "linux" or listener.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
-    instructions = ctypes.create_string_buffer(program)
-    option = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(instructions))
-    with suppress(OSError):  # some sandboxes do not implement it
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+    _set_minimum_ttl(listener, 255)
+
+
+def _set_minimum_ttl(connection: socket.socket, ttl: int) -> None:
+    if sys.platform == "linux" and connection.family in {socket.AF_INET, socket.AF_INET6}:
+        for level, option in _MINIMUM_TTL:
+            with suppress(OSError):  # an IPv4 socket, or a sandbox without the option
+                connection.setsockopt(level, option, ttl)
 
 
 def _accept_pending(listener: socket.socket) -> list[socket.socket]:
@@ -181,6 +198,8 @@ def _accept_pending(listener: socket.socket) -> list[socket.socket]:
     listener.setblocking(False)
     try:
         while True:
-            connections.append(listener.accept()[0])
+            connection, _ = listener.accept()
+            _set_minimum_ttl(connection, 0)
+            connections.append(connection)
     except OSError:  # BlockingIOError: the backlog is empty
         return connections

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,6 +26,7 @@ from tests.processes import (
     PRODUCTION,
     Api,
     Checkout,
+    Command,
     Fork,
     connected,
     free_port,
@@ -171,6 +173,48 @@ def test_no_connection_is_established_between_the_last_accept_and_close(api: Api
         assert waiting.receive().status_code == 422
     assert api.process.wait() == 0
     assert refuses_connections(api)
+
+
+def test_failed_sigusr2_leaves_the_server_reachable(
+    checkout: Checkout, module_database: str
+) -> None:
+    """The new process cannot start. It shares the listening socket until it ends."""
+    port = free_port()
+    settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
+    failing = "import os\ndef fail(*_): raise OSError('no such program')\nos.execvpe = fail"
+    command = (*GUNICORN, "--bind", f"{HOST}:{port}")
+    with (
+        Fork(*command, checkout=checkout, settings=settings, first=failing) as process,
+        connected(process, port) as api,
+    ):
+        process.send(signal.SIGUSR2)
+        wait_until(lambda: "no such program" in process.log, "the new process fails")
+        wait_until(lambda: is_answered(api), "an answer", log=process.log)
+
+
+def is_answered(api: Api) -> bool:
+    try:
+        return httpx.get(f"{api.url}/health/live", timeout=0.5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_socket_of_a_supervisor_goes_on_listening(checkout: Checkout, module_database: str) -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        settings = {
+            **PRODUCTION,
+            "DATABASE_URL": module_database,
+            "WEB_CONCURRENCY": "1",
+            "BIND": f"fd://{listener.fileno()}",
+        }
+        command = [sys.executable, "-m", *GUNICORN]
+        with Command(
+            command, checkout=checkout, settings=settings, pass_fds=[listener.fileno()]
+        ) as process:
+            wait_until(lambda: "Application startup" in process.log, "start", log=process.log)
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+        socket.create_connection(listener.getsockname(), timeout=0.5).close()
 
 
 def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
