@@ -111,7 +111,7 @@ class NotAuthorized(PressroomError):
 
 
 class SessionRequired(NotAuthorized):
-    code, message = "session_required", "This action requires a session of a sign-in"
+    code, message = "session_required", "This action requires a login session"
 
 
 class InsufficientScope(NotAuthorized):
