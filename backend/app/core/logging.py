@@ -108,7 +108,9 @@ def configure_logging(settings: Settings) -> None:
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    # SQLAlchemy names the logger of a pool after its class. Its own pools log from this level, too.
+    for name in ("alembic.runtime.plugins", "app.db.pool"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def log_request(*, method: str, path: str, status: int, seconds: float) -> None:

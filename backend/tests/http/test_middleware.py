@@ -102,6 +102,13 @@ class TestLogLine:
         assert fields["request_id"] == response.headers["X-Request-ID"]
         assert fields["timestamp"].endswith("Z")
 
+    async def test_closing_connections_is_not_logged(
+        self, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        configure_logging(settings)
+        await Database.from_settings(settings).dispose()
+        assert capsys.readouterr().out == ""
+
     @pytest.mark.parametrize("environment", [Environment.TEST, Environment.PRODUCTION])
     def test_successful_requests_are_sampled(
         self, capsys: pytest.CaptureFixture[str], settings: Settings, environment: Environment
