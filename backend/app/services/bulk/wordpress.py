@@ -37,6 +37,13 @@ NEVER = "0000-00-00"
 MAX_ZONE = timedelta(hours=14, minutes=30)
 MAX_FIELD_BYTES = 8 * 1024
 """The longest custom field that is kept: longer ones are layouts of page builders."""
+MAX_TERM = 200
+"""Maximum length of the name of a category or tag, as in WordPress's database."""
+MAX_CAPTION = 10_000
+"""Maximum length of the alternative text, the caption and the title of a media file."""
+MAX_CATEGORY_DEPTH = 20
+MAX_PATHS = 1000
+"""The paths of categories that are kept of a post."""
 
 _LEFT_OUT_STATUSES = {"trash": "posts in the trash", "auto-draft": "automatic drafts"}
 _ARTICLE_TYPES = {"", "post", "page"}
@@ -155,13 +162,14 @@ class Item:
     def __init__(self, element: Element) -> None:
         self.fields: dict[str, str] = {}
         self.content = self.excerpt = ""
-        self.terms: list[Element] = []
         self.comments: list[Element] = []
         self.meta: dict[str, list[str]] = {}
+        terms: dict[tuple[str, str], Element] = {}
         for child in element:
             name = local_name(child)
             if name == "category":
-                self.terms.append(child)
+                key = child.get("nicename") or child.text or ""
+                terms.setdefault((child.get("domain", ""), key), child)
             elif name == "comment":
                 self.comments.append(child)
             elif name == "postmeta":
@@ -174,6 +182,7 @@ class Item:
                     self.content = self.content or child.text or ""
             else:
                 self.fields.setdefault(name, child.text or "")
+        self.terms = list(terms.values())
 
     def get(self, name: str) -> str:
         """Return the text of a field, or an empty string."""
@@ -318,7 +327,7 @@ def _add_term(index: Index, name: str, element: Element) -> tuple[str, str]:
     if name == "tag":
         return "post_tag", text_of(element, "tag_slug")
     key = text_of(element, "category_nicename")
-    title = without_html(text_of(element, "cat_name"))
+    title = without_html(text_of(element, "cat_name"))[:MAX_TERM]
     index.categories[key] = Term(title, text_of(element, "category_parent"))
     return "category", key
 
@@ -339,9 +348,9 @@ def _add_to_index(index: Index, item: Item) -> None:
         url = item.get("attachment_url").strip() or item.get("guid").strip()
         index.attachments[post_id] = Attachment(
             url,
-            alt=item.meta_value("_wp_attachment_image_alt"),
-            caption=item.excerpt,
-            title=without_html(item.get("title")),
+            alt=item.meta_value("_wp_attachment_image_alt")[:MAX_CAPTION],
+            caption=item.excerpt[:MAX_CAPTION],
+            title=without_html(item.get("title"))[:MAX_CAPTION],
         )
         parent = item.get("post_parent")
         if parent not in {"", "0"}:
@@ -363,10 +372,12 @@ def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[st
 
 
 def _above(index: Index, key: str) -> list[str]:
-    """Return the keys of the categories above a category, the nearest one first."""
+    """Return the keys of the nearest categories above a category, the nearest one first."""
     keys: list[str] = []
     parent = index.categories[key].parent if key in index.categories else ""
-    while parent and parent in index.categories and parent not in keys and parent != key:
+    while len(keys) < MAX_CATEGORY_DEPTH and parent in index.categories:
+        if parent in {"", key, *keys}:
+            break
         keys.append(parent)
         parent = index.categories[parent].parent
     return keys
@@ -435,7 +446,7 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     """Set the tags: tags, then categories, then the categories above them."""
     tags: list[str] = []
     categories: list[str] = []
-    above: list[str] = []
+    above: dict[str, None] = {}
     paths: list[str] = []
     authors: list[str] = []
     others: dict[str, list[str]] = {}
@@ -443,14 +454,16 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     creator = item.get("creator")
     for term in item.terms:
         domain, key = term.get("domain", ""), term.get("nicename", "")
-        name = without_html(term.text or "")
+        name = without_html(term.text or "")[:MAX_TERM]
         if domain in _TAG_DOMAINS:
             tags.append(name)
         elif domain in {"category", ""} and key != NO_CATEGORY:
             categories.append(name)
             parents = [index.categories[each].name for each in _above(index, key)]
-            above += parents
-            if parents:
+            above |= dict.fromkeys(parents)
+            if len(paths) == MAX_PATHS:
+                builder.note(f"only the first {MAX_PATHS} paths of categories were kept")
+            elif parents:
                 paths.append(" / ".join([*reversed(parents), name]))
         elif domain == "post_format":
             builder.keep("format", key.removeprefix("post-format-"))
