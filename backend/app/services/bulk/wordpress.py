@@ -509,9 +509,11 @@ def _set_dates(builder: RecordBuilder, item: Item) -> None:
     written = _date(builder, item, "post_date")
     builder.set_dates(created=written, updated=_date(builder, item, "post_modified"))
     status = item.get("status")
-    if status not in _UNFINISHED_STATUSES:
-        builder.publish(written or _published(builder, item))
-    if status == "future" and written is not None and written <= builder.options.now:
+    if status in _UNFINISHED_STATUSES:
+        return
+    published = written or _published(builder, item)
+    builder.publish(published)
+    if status == "future" and published is not None and published <= builder.options.now:
         builder.restrict(Reason.RESTRICTED, "the post was still scheduled, for a date in the past")
 
 
