@@ -340,6 +340,14 @@ class TestWordPress:
         _, (item,) = load(wordpress, path, lambda _: "ada")
         assert not any("author" in each for each in record(item)["comments"])
 
+    @pytest.mark.parametrize("number", ["", "<wp:author_id/>", "<wp:author_id>0</wp:author_id>"])
+    def test_authors_without_a_number_write_no_comments(self, write: Write, number: str) -> None:
+        header = f"<wp:author>{number}<wp:author_login>joe</wp:author_login></wp:author>"
+        more = comment(1, user_id="") + comment(2, user_id="0")
+        path = write("wp.xml", wxr(header + wordpress_post(more=more)))
+        _, (item,) = load(wordpress, path, {"joe": "joe", "jane": "jane"}.get)
+        assert [each.get("author") for each in record(item)["comments"]] == [None, None]
+
     def test_threads_of_spam_are_searched_once(
         self, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:

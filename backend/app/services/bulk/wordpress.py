@@ -68,6 +68,8 @@ _LEFT_OUT_TYPES = {
     "shop_coupon": "coupons",
     "guest-author": "profiles of guest authors",
 }
+_NO_USER = {"", "0"}
+"""The number of the user who wrote a comment, if the reader had not logged in."""
 _TAG_DOMAINS = {"post_tag", "tag"}
 """The second one is that of exports before WordPress 3.1."""
 _UNFINISHED_STATUSES = {"draft": "", "pending": "the post is pending review"}
@@ -212,7 +214,9 @@ class _Survey:
             author = _author(element)
             self.authors[author.handle] = author
             self.index.names[author.handle] = author.name or author.handle
-            self.index.logins[text_of(element, "author_id").strip()] = author.handle
+            number = text_of(element, "author_id").strip()
+            if number not in _NO_USER:
+                self.index.logins[number] = author.handle
         elif name == "item":
             self._add_item(Item(element))
         elif name == "term":
