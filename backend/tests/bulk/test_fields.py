@@ -157,6 +157,7 @@ class TestWordPress:
             more=more,
         )
         assert imported(item)["categories"] == ["News / Local"]
+        assert "only the first 1 paths of categories were kept" in item.notes
 
     def test_texts_of_media_files_are_limited(self, write: Write) -> None:
         long = "c" * (wordpress.MAX_CAPTION + 1)

@@ -306,6 +306,18 @@ class TestFormats:
         users = await session.scalar(text("SELECT count(*) FROM users"))
         assert users == 3
 
+    async def test_editor_imports_no_texts_of_authors_whose_name_another_one_has(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        editor = await create_user(session, role=Role.EDITOR)
+        li = await create_user(session, username="li-ming")
+        files = {
+            f"{number}.md": f"---\ntitle: x\nauthor: {author}\n---\nThe text."
+            for number, author in enumerate(("\u674e\u660e", "\u9ece\u660e"))
+        }
+        await imported(client, editor, zipped(files), ZIP, source="blog")
+        assert sorted((await slugs(session)).values()) == sorted([editor.id, li.id])
+
     async def test_author_parameter_needs_the_permission(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:

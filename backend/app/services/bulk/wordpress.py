@@ -465,9 +465,7 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
             categories.append(name)
             parents = [index.categories[each].name for each in _above(index, key)]
             above |= dict.fromkeys(parents)
-            if len(paths) == MAX_PATHS:
-                builder.note(f"only the first {MAX_PATHS} paths of categories were kept")
-            elif parents:
+            if parents and len(paths) <= MAX_PATHS:
                 paths.append(" / ".join([*reversed(parents), name]))
         elif domain == "post_format":
             builder.keep("format", key.removeprefix("post-format-"))
@@ -480,10 +478,16 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
         elif domain != "category":
             others.setdefault(domain, []).append(name)
     builder.set_tags([*tags, *categories, *above])
-    builder.keep("categories", paths)
+    _keep_paths(builder, paths)
     builder.keep("taxonomies", others)
     builder.set_language(language)
     builder.set_further_authors(authors)
+
+
+def _keep_paths(builder: RecordBuilder, paths: list[str]) -> None:
+    if len(paths) > MAX_PATHS:
+        builder.note(f"only the first {MAX_PATHS} paths of categories were kept")
+    builder.keep("categories", paths[:MAX_PATHS])
 
 
 def _add_addresses(builder: RecordBuilder, item: Item, *, guid: str, slug: str) -> None:
