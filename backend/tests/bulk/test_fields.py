@@ -143,8 +143,8 @@ class TestWordPress:
         )
         assert len(kept["categories"]) == 1
         assert kept["categories"][0].count(" / ") == wordpress.MAX_CATEGORY_DEPTH
-        assert max(map(len, kept["categories"][0].split(" / "))) == wordpress.MAX_TERM
-        assert kept["taxonomies"] == {"series": [name[: wordpress.MAX_TERM]]}
+        assert max(map(len, kept["categories"][0].split(" / "))) == wordpress.MAX_NAME
+        assert kept["taxonomies"] == {"series": [name[: wordpress.MAX_NAME]]}
 
     def test_paths_of_categories_are_limited(
         self, write: Write, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +158,16 @@ class TestWordPress:
         )
         assert imported(item)["categories"] == ["News / Local"]
         assert "only the first 1 paths of categories were kept" in item.notes
+
+    def test_names_of_authors_are_limited(self, write: Write) -> None:
+        long = "n" * (wordpress.MAX_NAME + 1)
+        author = (
+            "<wp:author><wp:author_login>joe</wp:author_login>"
+            f"<wp:author_display_name>{long}</wp:author_display_name></wp:author>"
+        )
+        guest = wordpress_post(2, type="guest-author", name="cap-ann", title=long)
+        survey, _ = load(wordpress, write("wp.xml", wxr(author + guest + wordpress_post())))
+        assert {len(survey.index.names[name]) for name in ("joe", "ann")} == {wordpress.MAX_NAME}
 
     def test_texts_of_media_files_are_limited(self, write: Write) -> None:
         long = "c" * (wordpress.MAX_CAPTION + 1)
@@ -340,6 +350,13 @@ class TestWordPress:
         assert not {"reader@example.net", "192.0.2.7"} & set(json.dumps(record(item)).split('"'))
         _, (item,) = load(wordpress, path, lambda _: "ada")
         assert not any("author" in each for each in record(item)["comments"])
+
+    def test_scheduled_post_without_a_readable_date_is_not_published(self, write: Write) -> None:
+        post = wordpress_post(status="future", date="soon")
+        text = wxr(post.replace("2020-01-02 04:04:05", "soon"))
+        _, (item,) = load(wordpress, write("wp.xml", text))
+        assert "published_at" not in record(item)
+        assert any("still scheduled" in note for note in item.notes)
 
     @pytest.mark.parametrize("number", ["", "<wp:author_id/>", "<wp:author_id>0</wp:author_id>"])
     def test_authors_without_a_number_write_no_comments(self, write: Write, number: str) -> None:

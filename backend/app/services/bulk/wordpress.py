@@ -37,8 +37,8 @@ NEVER = "0000-00-00"
 MAX_ZONE = timedelta(hours=14, minutes=30)
 MAX_FIELD_BYTES = 8 * 1024
 """The longest custom field that is kept: longer ones are layouts of page builders."""
-MAX_TERM = 200
-"""Maximum length of the name of a category or tag, as in WordPress's database."""
+MAX_NAME = 200
+"""Maximum length of the name of a category, tag or author. WordPress's database has the same."""
 MAX_CAPTION = 10_000
 """Maximum length of the alternative text, the caption and the title of a media file."""
 MAX_CATEGORY_DEPTH = 20
@@ -322,7 +322,7 @@ def _left_out(item: Item) -> str | None:
 
 def _author(element: Element) -> SourceAuthor:
     login = text_of(element, "author_login")
-    name = without_html(text_of(element, "author_display_name"))
+    name = without_html(text_of(element, "author_display_name"))[:MAX_NAME]
     return SourceAuthor(login, login, text_of(element, "author_email"), name)
 
 
@@ -331,7 +331,7 @@ def _add_term(index: Index, name: str, element: Element) -> tuple[str, str]:
     if name == "tag":
         return "post_tag", text_of(element, "tag_slug")
     key = text_of(element, "category_nicename")
-    title = without_html(text_of(element, "cat_name"))[:MAX_TERM]
+    title = without_html(text_of(element, "cat_name"))[:MAX_NAME]
     index.categories[key] = Term(title, text_of(element, "category_parent"))
     return "category", key
 
@@ -360,10 +360,10 @@ def _add_to_index(index: Index, item: Item) -> None:
         if parent not in {"", "0"}:
             index.attached.append(parent, post_id)
     elif kind == "guest-author":
-        name = item.meta_value("cap-display_name") or item.get("title")
+        name = without_html(item.meta_value("cap-display_name") or item.get("title"))[:MAX_NAME]
         for key in (item.meta_value("cap-user_login"), item.get("post_name")):
             if key.removeprefix("cap-") not in index.names:
-                index.names[key.removeprefix("cap-")] = without_html(name)
+                index.names[key.removeprefix("cap-")] = name
 
 
 def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:
@@ -458,7 +458,7 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     creator = item.get("creator")
     for term in item.terms:
         domain, key = term.get("domain", ""), term.get("nicename", "")
-        name = without_html(term.text or "")[:MAX_TERM]
+        name = without_html(term.text or "")[:MAX_NAME]
         if domain in _TAG_DOMAINS:
             tags.append(name)
         elif domain in {"category", ""} and key != NO_CATEGORY:

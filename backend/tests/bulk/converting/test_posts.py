@@ -257,7 +257,7 @@ def test_reusable_blocks_are_not_joined_above_the_limit(monkeypatch: pytest.Monk
     read: list[str] = []
 
     class Blocks(dict[str, str]):
-        def get(self, key: str, default: object = None) -> str:  # type: ignore[override]
+        def get(self, key: str, default: object = None) -> str:
             read.append(key)
             return "x" * 1000
 
