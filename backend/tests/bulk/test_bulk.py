@@ -344,6 +344,14 @@ class TestInvalidRecords:
             )
         assert (await session.scalars(select(Article.title))).all() == [RECORD["title"]]
 
+    async def test_changed_record_counts_before_an_unchanged_one(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        await post(client, bearer(ada), lines(RECORD))
+        changed = {**RECORD, "title": "Changed"}
+        assert counts(await post(client, bearer(ada), lines(changed, RECORD))) == (0, 1, 0, 1)
+        assert (await session.scalars(select(Article.title))).all() == ["Changed"]
+
     async def test_slug_that_was_generated_for_an_earlier_record(
         self,
         client: httpx.AsyncClient,
@@ -552,6 +560,28 @@ class TestIdentity:
         changed = {**RECORD, "title": "Other"}
         assert counts(await post(client, bearer(ada), lines(changed))) == (1, 0, 0, 0)
         assert (await rows(session))[0] == before[0]
+
+    async def test_article_that_is_deleted_during_the_import_is_created_again(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        ada: User,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from app.services.bulk import planning
+
+        await post(client, bearer(ada), lines(RECORD))
+        before = await session.scalar(select(Article.id))
+        look_up_slugs = planning._look_up_slugs
+
+        async def delete_first(session: AsyncSession, *arguments: Any) -> None:
+            await session.execute(text("DELETE FROM articles WHERE id = :id"), {"id": before})
+            await look_up_slugs(session, *arguments)
+
+        monkeypatch.setattr(planning, "_look_up_slugs", delete_first)
+        changed = {**RECORD, "title": "Changed"}
+        assert counts(await post(client, bearer(ada), lines(changed))) == (1, 0, 0, 0)
+        assert (await session.scalars(select(Article.id))).all() != [before]
 
     async def test_article_in_the_trash_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.services.bulk import ghost, markdown, wordpress
+from app.services.bulk import ghost, markdown, wordpress, wordpress_comments
 from app.services.bulk.foreign import ReadOptions, Survey
 from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import ParsedRecord
@@ -128,6 +128,52 @@ class TestWordPress:
             "taxonomies": {"series": ["Trip"]},
         }
         assert survey.left_out == {"categories and tags without posts": 2, "menus": 1}
+
+    def test_terms_are_limited(self, write: Write) -> None:
+        name, count = "n" * 1000, 50
+        header = "".join(
+            f"<wp:category><wp:category_nicename>c{number}</wp:category_nicename>"
+            f"<wp:category_parent>c{number + 1}</wp:category_parent>"
+            f"<wp:cat_name>{number} {name}</wp:cat_name></wp:category>"
+            for number in range(count)
+        )
+        more = category("Leaf", key="c0") * count + category(name, "series")
+        kept = imported(
+            load(wordpress, write("wp.xml", wxr(header + wordpress_post(more=more))))[1][0]
+        )
+        assert len(kept["categories"]) == 1
+        assert kept["categories"][0].count(" / ") == wordpress.MAX_CATEGORY_DEPTH
+        assert max(map(len, kept["categories"][0].split(" / "))) == wordpress.MAX_NAME
+        assert kept["taxonomies"] == {"series": [name[: wordpress.MAX_NAME]]}
+
+    def test_paths_of_categories_are_limited(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wordpress, "MAX_PATHS", 1)
+        more = category("Local", key="local") + category("Loop")
+        item = wordpress_record(
+            write,
+            CATEGORIES.replace(">loop</wp:category_parent>", ">news</wp:category_parent>"),
+            more=more,
+        )
+        assert imported(item)["categories"] == ["News / Local"]
+        assert "only the first 1 paths of categories were kept" in item.notes
+
+    def test_names_of_authors_are_limited(self, write: Write) -> None:
+        long = "n" * (wordpress.MAX_NAME + 1)
+        author = (
+            "<wp:author><wp:author_login>joe</wp:author_login>"
+            f"<wp:author_display_name>{long}</wp:author_display_name></wp:author>"
+        )
+        guest = wordpress_post(2, type="guest-author", name="cap-ann", title=long)
+        survey, _ = load(wordpress, write("wp.xml", wxr(author + guest + wordpress_post())))
+        assert {len(survey.index.names[name]) for name in ("joe", "ann")} == {wordpress.MAX_NAME}
+
+    def test_texts_of_media_files_are_limited(self, write: Write) -> None:
+        long = "c" * (wordpress.MAX_CAPTION + 1)
+        survey, _ = load(wordpress, write("wp.xml", wxr(attachment(1, alt=long, caption=long))))
+        image = survey.index.attachments["1"]
+        assert {len(image.alt), len(image.caption)} == {wordpress.MAX_CAPTION}
 
     def test_entities_are_decoded_once(self, write: Write) -> None:
         item = wordpress_record(
@@ -304,6 +350,50 @@ class TestWordPress:
         assert not {"reader@example.net", "192.0.2.7"} & set(json.dumps(record(item)).split('"'))
         _, (item,) = load(wordpress, path, lambda _: "ada")
         assert not any("author" in each for each in record(item)["comments"])
+
+    def test_scheduled_post_without_a_readable_date_is_not_published(self, write: Write) -> None:
+        post = wordpress_post(status="future", date="soon")
+        text = wxr(post.replace("2020-01-02 04:04:05", "soon"))
+        _, (item,) = load(wordpress, write("wp.xml", text))
+        assert "published_at" not in record(item)
+        assert any("still scheduled" in note for note in item.notes)
+
+    @pytest.mark.parametrize("number", ["", "<wp:author_id/>", "<wp:author_id>0</wp:author_id>"])
+    def test_authors_without_a_number_write_no_comments(self, write: Write, number: str) -> None:
+        header = f"<wp:author>{number}<wp:author_login>joe</wp:author_login></wp:author>"
+        more = comment(1, user_id="") + comment(2, user_id="0")
+        path = write("wp.xml", wxr(header + wordpress_post(more=more)))
+        _, (item,) = load(wordpress, path, {"joe": "joe", "jane": "jane"}.get)
+        assert [each.get("author") for each in record(item)["comments"]] == [None, None]
+
+    def test_threads_of_spam_are_searched_once(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        count, searched = 200, 0
+
+        class Parents(dict[str, str]):
+            def get(self, key: str, default: str = "") -> str:  # type: ignore[override]
+                nonlocal searched
+                searched += 1
+                return super().get(key, default)
+
+        find = wordpress_comments._parent
+        parents = Parents()
+
+        def find_parent(number: str, found: dict[str, str], kept: Any) -> str | None:
+            parents.update(found if not parents else {})
+            return find(number, parents, kept)
+
+        monkeypatch.setattr(wordpress_comments, "_parent", find_parent)
+        spam = [comment(n, approved="spam", parent=str(n - 1)) for n in range(2, count)]
+        replies = [comment(n, "Hi", parent=str(count - 1)) for n in range(count, 2 * count)]
+        for root, expected in ((comment(1), "1"), ("", None)):
+            searched = 0
+            parents.clear()
+            item = wordpress_record(write, more=root + "".join(spam + replies))
+            found = {each.get("parent") for each in record(item)["comments"] if each["id"] != "1"}
+            assert found == {expected}
+            assert searched < 5 * count
 
 
 GHOST_POST = {

@@ -4,9 +4,11 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -14,7 +16,7 @@ from app.services.bulk import foreign, ghost, json_source, markdown, wordpress
 from app.services.bulk import wxr as wxr_module
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.foreign import ReadOptions, SourceError
-from app.services.bulk.markdown_writing import FolderWriter
+from app.services.bulk.markdown_writing import ArchiveWriter, FolderWriter
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.sources import Format, open_source
 from tests.bulk.exports import (
@@ -322,6 +324,25 @@ class TestMarkdown:
         second, first = read(markdown, tmp_path)
         assert (fields(first), first.notes, first.is_own) == (record, (), True)
         assert fields(second) == draft
+
+    def test_written_files_have_different_names(self, tmp_path: Path) -> None:
+        slugs = ["post", "post-2", "post", "post-2-2", "post-2", "post"]
+        records = [
+            {"title": str(number), "slug": slug, "content": "Text.", "created_at": "2019-01-01"}
+            for number, slug in enumerate(slugs)
+        ]
+        (tmp_path / "folder").mkdir()
+        FolderWriter(tmp_path / "folder").write_all(records)
+        archive = ArchiveWriter()
+        data = archive.add([{**each, "updated_at": "2019-01-01T00:00:00Z"} for each in records])
+        data += archive.finish("", at="2019-01-01T00:00:00Z")
+        names = ZipFile(BytesIO(data)).namelist()
+        assert len(set(names)) == len(names) == len(slugs) + 1
+        written = {path.name for path in (tmp_path / "folder").iterdir()}
+        assert written | {"README.txt"} == set(names)
+        assert {fields(each)["title"] for each in read(markdown, tmp_path / "folder")} == set(
+            "012345"
+        )
 
 
 PAYWALL = {

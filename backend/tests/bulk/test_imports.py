@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -305,6 +306,18 @@ class TestFormats:
         users = await session.scalar(text("SELECT count(*) FROM users"))
         assert users == 3
 
+    async def test_editor_imports_no_texts_of_authors_whose_name_another_one_has(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        editor = await create_user(session, role=Role.EDITOR)
+        li = await create_user(session, username="li-ming")
+        files = {
+            f"{number}.md": f"---\ntitle: x\nauthor: {author}\n---\nThe text."
+            for number, author in enumerate(("\u674e\u660e", "\u9ece\u660e"))
+        }
+        await imported(client, editor, zipped(files), ZIP, source="blog")
+        assert sorted((await slugs(session)).values()) == sorted([editor.id, li.id])
+
     async def test_author_parameter_needs_the_permission(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
@@ -437,6 +450,47 @@ class TestArchives:
         monkeypatch.setattr(archives, "MAX_DIRECTORY", 1000)
         with pytest.raises(SourceError, match="too many files"):
             unpack(zipped({f"{number:0100}.md": "x" for number in range(20)}))
+
+    def test_end_of_the_archive_is_the_last_record(
+        self, unpack: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(archives, "MAX_DIRECTORY", 10)
+        body = zipped({"a.md": "x"})[:-6] + b"PK\5\6" + bytes(2)
+        with ZipFile(io.BytesIO(body)) as archive:
+            assert archive.namelist() == ["a.md"]
+        with pytest.raises(SourceError, match="cut off"):
+            unpack(body)
+
+    def test_lists_of_large_archives_are_limited(
+        self, unpack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The sizes in the record of ZIP64 count, even if the other record has smaller ones."""
+        body = zipped({"a.md": "x"})
+        end = body[-22:]
+        count, size, offset = end[8:10], end[12:16], end[16:20]
+        record = b"PK\6\6" + (44).to_bytes(8, "little") + bytes(12)
+        record += b"".join(each.ljust(8, b"\0") for each in (count, count, size, offset))
+        locator = b"PK\6\7" + bytes(4) + (len(body) - 22).to_bytes(8, "little") + b"\1\0\0\0"
+        body = body[:-22] + record + locator + end[:12] + bytes(10)
+        path = tmp_path / "b.zip"
+        path.write_bytes(body)
+        assert archives.size_of_texts(path) == 1
+        path.unlink()
+        monkeypatch.setattr(archives, "MAX_DIRECTORY", 10)
+        with pytest.raises(SourceError, match="too many files"):
+            unpack(body)
+
+    def test_archives_may_have_comments(self, unpack: Any) -> None:
+        target = io.BytesIO()
+        with ZipFile(target, "w") as archive:
+            archive.writestr("a.md", "x")
+            archive.comment = b"A comment"
+        assert unpack(target.getvalue()) == (["a.md"], [])
+
+    def test_names_that_are_not_utf8_are_refused(self, unpack: Any) -> None:
+        body = zipped({"\u00e9.md": "x"}).replace("\u00e9".encode(), b"\xff\xff")
+        with pytest.raises(SourceError, match="not a ZIP file that can be read"):
+            unpack(body)
 
     def test_files_that_are_also_folders(self, unpack: Any) -> None:
         found, problems = unpack(zipped({"a": "x", "a/b.md": "y", "c.md": "z", "c.md/d.md": "!"}))

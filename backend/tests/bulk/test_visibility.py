@@ -229,6 +229,31 @@ class TestDates:
             "the file is named 2020-01-01, but its date is 2020-02-01: this is used",
         )
 
+    @pytest.mark.parametrize(
+        ("name", "fields"),
+        [
+            ("a.md", "created: 2024-01-01\ndate: 05/06/2030"),
+            ("2024-01-01-a.md", "date: 05/06/2030"),
+            ("2024-01-01-a.md", "publishDate: next year\ndate: 2024-01-01"),
+            ("2024-01-01-a.md", "published: soon"),
+            ("2024-01-01-a.md", "date: {day: 1}"),
+        ],
+    )
+    def test_unreadable_date_of_publication_hides_the_text(
+        self, tmp_path: Path, name: str, fields: str
+    ) -> None:
+        text = f"---\ntitle: x\n{fields}\n---\nThe text."
+        item = read_text(tmp_path, text, name, publish_restricted=True)
+        assert published_at(item) is None
+        assert any(
+            note.startswith(("date: ", "published: ")) and note.endswith(": imported as a draft")
+            for note in item.notes
+        )
+
+    def test_unreadable_other_dates_do_not_hide_the_text(self, tmp_path: Path) -> None:
+        text = "---\ntitle: x\ndate: 2020-01-01\ncreated: soon\nupdated: soon\n---\nThe text."
+        assert published_at(read_text(tmp_path, text)) == datetime(2020, 1, 1, tzinfo=UTC)
+
     def test_clock_of_python_is_not_needed(self) -> None:
         found = read_date(datetime(2020, 1, 1, tzinfo=UTC) + timedelta(hours=1), CHINA)
         assert found is not None

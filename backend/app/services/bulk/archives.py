@@ -26,9 +26,12 @@ _TEXTS = {*SUFFIXES, ".json", ".yml", ".yaml", ".toml"}
 """Endings of texts, and of files with values for the texts of a folder."""
 _PRUNED = {"__MACOSX", "node_modules", "bower_components", "vendor"}
 _CHUNK = 256 * 1024
-_END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
-_END_SIZE = 22
+_END, _END64, _END64_LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_END_SIZE, _END64_SIZE, _LOCATOR_SIZE = 22, 56, 20
 _MAX_COMMENT = 65_535
+_OPENING_ERRORS = (
+    BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, UnicodeDecodeError,
+)  # fmt: skip
 _READ_ERRORS = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -62,22 +65,29 @@ def _opened(path: Path) -> Iterator[ZipFile]:
         _check_size_of_directory(path)
         with ZipFile(path) as archive:
             yield archive
-    except (BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
+    except _OPENING_ERRORS as error:
         raise SourceError(f"This is not a ZIP file that can be read: {error}"[:300]) from error
 
 
 def _check_size_of_directory(path: Path) -> None:
-    """Refuse a long list of files before it is read."""
+    """Refuse a long list of files before it is read.
+
+    Its size is in the record at the end, which only a comment may follow, or in the one before.
+    """
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        file.seek(max(0, size - _END_SIZE - _MAX_COMMENT - 76))
+        file.seek(max(0, size - _END_SIZE - _MAX_COMMENT - _LOCATOR_SIZE - _END64_SIZE))
         tail = file.read()
     end = tail.rfind(_END)
-    if end < 0:
+    comment = int.from_bytes(tail[end + 20 : end + 22], "little")
+    if end < 0 or end + _END_SIZE + comment != len(tail):
         raise SourceError("This is not a ZIP file, or it is cut off")
     length = int.from_bytes(tail[end + 12 : end + 16], "little")
-    is_large = tail.rfind(_END64, 0, end) >= 0 and length == 0xFFFFFFFF
-    if is_large or length > MAX_DIRECTORY:
+    locator = max(0, end - _LOCATOR_SIZE)
+    end64 = max(0, locator - _END64_SIZE)
+    if tail.startswith(_END64_LOCATOR, locator) and tail.startswith(_END64, end64):
+        length = int.from_bytes(tail[end64 + 40 : end64 + 48], "little")
+    if length > MAX_DIRECTORY:
         raise SourceError("The archive has too many files")
 
 

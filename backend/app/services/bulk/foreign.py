@@ -279,12 +279,20 @@ class RecordBuilder:
             kept = {key: value for key, value in fields.items() if value not in ("", None)}
             self._comments.append(kept)
 
-    def read_date(self, name: str, value: Any, *, zone: tzinfo | None = None) -> datetime | None:
-        """Return a date of the source, or None and a note if it cannot be used."""
+    def read_date(
+        self, name: str, value: Any, *, zone: tzinfo | None = None, publishes: bool = False
+    ) -> datetime | None:
+        """Return a date of the source, or None and a note if it cannot be used.
+
+        A date that publishes the article hides it if it cannot be read: it may be in the future.
+        """
         try:
             found = read_date(value, zone or self.options.zone)
         except DateError as error:
-            self.note(f"{name}: {error}")
+            if publishes:
+                self.restrict(Reason.UNFINISHED, f"{name}: {error}")
+            else:
+                self.note(f"{name}: {error}")
             return None
         return self._usable(name, found)
 

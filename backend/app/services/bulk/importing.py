@@ -194,7 +194,9 @@ async def _unchanged(context: ImportContext, items: Sequence[PreparedRecord]) ->
     """Return the keys of records that are already imported unchanged, to skip rendering them."""
     if not items:
         return frozenset()
-    digests = {item.key: item.digest for item in items}
+    digests: dict[bytes, bytes] = {}
+    for item in items:
+        digests.setdefault(item.key, item.digest)  # the first record with a key counts
     identity = context.importer.identity
     async with context.database.autocommit() as connection:
         if identity is not None:  # check the permission before rendering

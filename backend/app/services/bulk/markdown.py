@@ -472,9 +472,9 @@ def _set_dates(
     """
     created = builder.read_date("created", _first(values, _CREATED))
     updated = builder.read_date("updated", _first(values, _UPDATED))
-    at = builder.read_date("date", _first(values, _PUBLISHED))
+    at = builder.read_date("date", _first(values, _PUBLISHED), publishes=True)
     if at is None and truth(values.get("published")) is None:  # Dev.to and others: a date or a flag
-        at = builder.read_date("published", _text(values.get("published")))
+        at = builder.read_date("published", _text(values.get("published")), publishes=True)
     named = builder.read_date("the date in the file name", in_name)
     if at and named and abs(at - named) > timedelta(hours=38):
         builder.note(f"the file is named {in_name}, but its date is {at:%Y-%m-%d}: this is used")

@@ -50,12 +50,17 @@ class _Names:
     """Names of files. Drafts of different authors may have the same date and slug."""
 
     def __init__(self) -> None:
-        self._uses: Counter[str] = Counter()
+        self._numbers: dict[str, int] = {}
+        """The names in use, with the last number that was appended to each."""
 
     def unique(self, name: str) -> str:
-        self._uses[name] += 1
-        number = self._uses[name]
-        return name if number == 1 else f"{name.removesuffix('.md')}-{number}.md"
+        """Return this name, or with the next number that makes it unused."""
+        found = name
+        while found in self._numbers:
+            self._numbers[name] += 1
+            found = f"{name.removesuffix('.md')}-{self._numbers[name]}.md"
+        self._numbers[found] = 1
+        return found
 
 
 class ArchiveWriter:

@@ -214,6 +214,9 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
         batch.targets = {row.id: row for row in rows}
+        batch.known = {  # others were deleted in the meantime
+            key: row for key, row in batch.known.items() if row.article_id in batch.targets
+        }
     commented = {
         batch.known[item.key].article_id
         for item in items

@@ -37,6 +37,13 @@ NEVER = "0000-00-00"
 MAX_ZONE = timedelta(hours=14, minutes=30)
 MAX_FIELD_BYTES = 8 * 1024
 """The longest custom field that is kept: longer ones are layouts of page builders."""
+MAX_NAME = 200
+"""Maximum length of the name of a category, tag or author. WordPress's database has the same."""
+MAX_CAPTION = 10_000
+"""Maximum length of the alternative text, the caption and the title of a media file."""
+MAX_CATEGORY_DEPTH = 20
+MAX_PATHS = 1000
+"""The paths of categories that are kept of a post."""
 
 _LEFT_OUT_STATUSES = {"trash": "posts in the trash", "auto-draft": "automatic drafts"}
 _ARTICLE_TYPES = {"", "post", "page"}
@@ -61,6 +68,8 @@ _LEFT_OUT_TYPES = {
     "shop_coupon": "coupons",
     "guest-author": "profiles of guest authors",
 }
+_NO_USER = {"", "0"}
+"""The number of the user who wrote a comment, if the reader had not logged in."""
 _TAG_DOMAINS = {"post_tag", "tag"}
 """The second one is that of exports before WordPress 3.1."""
 _UNFINISHED_STATUSES = {"draft": "", "pending": "the post is pending review"}
@@ -155,13 +164,14 @@ class Item:
     def __init__(self, element: Element) -> None:
         self.fields: dict[str, str] = {}
         self.content = self.excerpt = ""
-        self.terms: list[Element] = []
         self.comments: list[Element] = []
         self.meta: dict[str, list[str]] = {}
+        terms: dict[tuple[str, str], Element] = {}
         for child in element:
             name = local_name(child)
             if name == "category":
-                self.terms.append(child)
+                key = child.get("nicename") or child.text or ""
+                terms.setdefault((child.get("domain", ""), key), child)
             elif name == "comment":
                 self.comments.append(child)
             elif name == "postmeta":
@@ -174,6 +184,7 @@ class Item:
                     self.content = self.content or child.text or ""
             else:
                 self.fields.setdefault(name, child.text or "")
+        self.terms = list(terms.values())
 
     def get(self, name: str) -> str:
         """Return the text of a field, or an empty string."""
@@ -203,7 +214,9 @@ class _Survey:
             author = _author(element)
             self.authors[author.handle] = author
             self.index.names[author.handle] = author.name or author.handle
-            self.index.logins[text_of(element, "author_id").strip()] = author.handle
+            number = text_of(element, "author_id").strip()
+            if number not in _NO_USER:
+                self.index.logins[number] = author.handle
         elif name == "item":
             self._add_item(Item(element))
         elif name == "term":
@@ -309,7 +322,7 @@ def _left_out(item: Item) -> str | None:
 
 def _author(element: Element) -> SourceAuthor:
     login = text_of(element, "author_login")
-    name = without_html(text_of(element, "author_display_name"))
+    name = without_html(text_of(element, "author_display_name"))[:MAX_NAME]
     return SourceAuthor(login, login, text_of(element, "author_email"), name)
 
 
@@ -318,7 +331,7 @@ def _add_term(index: Index, name: str, element: Element) -> tuple[str, str]:
     if name == "tag":
         return "post_tag", text_of(element, "tag_slug")
     key = text_of(element, "category_nicename")
-    title = without_html(text_of(element, "cat_name"))
+    title = without_html(text_of(element, "cat_name"))[:MAX_NAME]
     index.categories[key] = Term(title, text_of(element, "category_parent"))
     return "category", key
 
@@ -339,18 +352,18 @@ def _add_to_index(index: Index, item: Item) -> None:
         url = item.get("attachment_url").strip() or item.get("guid").strip()
         index.attachments[post_id] = Attachment(
             url,
-            alt=item.meta_value("_wp_attachment_image_alt"),
-            caption=item.excerpt,
-            title=without_html(item.get("title")),
+            alt=item.meta_value("_wp_attachment_image_alt")[:MAX_CAPTION],
+            caption=item.excerpt[:MAX_CAPTION],
+            title=without_html(item.get("title"))[:MAX_CAPTION],
         )
         parent = item.get("post_parent")
         if parent not in {"", "0"}:
             index.attached.append(parent, post_id)
     elif kind == "guest-author":
-        name = item.meta_value("cap-display_name") or item.get("title")
+        name = without_html(item.meta_value("cap-display_name") or item.get("title"))[:MAX_NAME]
         for key in (item.meta_value("cap-user_login"), item.get("post_name")):
             if key.removeprefix("cap-") not in index.names:
-                index.names[key.removeprefix("cap-")] = without_html(name)
+                index.names[key.removeprefix("cap-")] = name
 
 
 def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:
@@ -363,10 +376,12 @@ def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[st
 
 
 def _above(index: Index, key: str) -> list[str]:
-    """Return the keys of the categories above a category, the nearest one first."""
+    """Return the keys of the nearest categories above a category, the nearest one first."""
     keys: list[str] = []
     parent = index.categories[key].parent if key in index.categories else ""
-    while parent and parent in index.categories and parent not in keys and parent != key:
+    while len(keys) < MAX_CATEGORY_DEPTH and parent in index.categories:
+        if parent in {"", key, *keys}:
+            break
         keys.append(parent)
         parent = index.categories[parent].parent
     return keys
@@ -435,7 +450,7 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     """Set the tags: tags, then categories, then the categories above them."""
     tags: list[str] = []
     categories: list[str] = []
-    above: list[str] = []
+    above: dict[str, None] = {}
     paths: list[str] = []
     authors: list[str] = []
     others: dict[str, list[str]] = {}
@@ -443,14 +458,14 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     creator = item.get("creator")
     for term in item.terms:
         domain, key = term.get("domain", ""), term.get("nicename", "")
-        name = without_html(term.text or "")
+        name = without_html(term.text or "")[:MAX_NAME]
         if domain in _TAG_DOMAINS:
             tags.append(name)
         elif domain in {"category", ""} and key != NO_CATEGORY:
             categories.append(name)
             parents = [index.categories[each].name for each in _above(index, key)]
-            above += parents
-            if parents:
+            above |= dict.fromkeys(parents)
+            if parents and len(paths) <= MAX_PATHS:
                 paths.append(" / ".join([*reversed(parents), name]))
         elif domain == "post_format":
             builder.keep("format", key.removeprefix("post-format-"))
@@ -463,10 +478,16 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
         elif domain != "category":
             others.setdefault(domain, []).append(name)
     builder.set_tags([*tags, *categories, *above])
-    builder.keep("categories", paths)
+    _keep_paths(builder, paths)
     builder.keep("taxonomies", others)
     builder.set_language(language)
     builder.set_further_authors(authors)
+
+
+def _keep_paths(builder: RecordBuilder, paths: list[str]) -> None:
+    if len(paths) > MAX_PATHS:
+        builder.note(f"only the first {MAX_PATHS} paths of categories were kept")
+    builder.keep("categories", paths[:MAX_PATHS])
 
 
 def _add_addresses(builder: RecordBuilder, item: Item, *, guid: str, slug: str) -> None:
@@ -496,9 +517,11 @@ def _set_dates(builder: RecordBuilder, item: Item) -> None:
     written = _date(builder, item, "post_date")
     builder.set_dates(created=written, updated=_date(builder, item, "post_modified"))
     status = item.get("status")
-    if status not in _UNFINISHED_STATUSES:
-        builder.publish(written or _published(builder, item))
-    if status == "future" and written is not None and written <= builder.options.now:
+    if status in _UNFINISHED_STATUSES:
+        return
+    published = written or _published(builder, item)
+    builder.publish(published)
+    if status == "future" and published is not None and published <= builder.options.now:
         builder.restrict(Reason.RESTRICTED, "the post was still scheduled, for a date in the past")
 
 

@@ -86,18 +86,19 @@ def _id(comment: Mapping[str, str]) -> str:
     return sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:32]
 
 
-def _parent(
-    number: str, parents: Mapping[str, str], kept: Mapping[str, dict[str, str]]
-) -> str | None:
-    """Return the nearest comment above that is imported."""
+def _parent(number: str, parents: dict[str, str], kept: Mapping[str, dict[str, str]]) -> str | None:
+    """Return the nearest comment above that is imported, and note it for those between."""
     seen = {number}
     parent = parents.get(number, "")
     while parent and parent not in seen:
         if parent in kept:
-            return parent
+            break
         seen.add(parent)
         parent = parents.get(parent, "")
-    return None
+    else:
+        parent = ""
+    parents.update(dict.fromkeys(seen, parent))
+    return parent or None
 
 
 def _date(comment: Mapping[str, str], zone: tzinfo) -> datetime | None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.services.bulk.converting import results
 from app.services.bulk.converting.generators import from_site, from_site_html
-from app.services.bulk.converting.results import Context
+from app.services.bulk.converting.results import Context, TooComplex
 
 CONTEXT = Context(site="https://old.example", values={"title": "A *title*"})
 FIGURE = "<figure>\n\n{}\n\n<figcaption>\n\n{}\n\n</figcaption>\n</figure>"
@@ -221,3 +222,10 @@ def test_loss_is_noted(text: str, note: str) -> None:
 def test_page_in_html_is_converted() -> None:
     html = "<p>A {{ site.baseurl }}/x</p>{% highlight ruby %}\nx <b>\n{% endhighlight %}<p>b</p>"
     assert from_site_html(html).markdown == "A /x\n\n```ruby\nx <b>\n```\n\nb"
+
+
+def test_what_a_text_inserts_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MAX_INSERTED_LENGTH", 40)
+    convert("{{ page.title }}")
+    with pytest.raises(TooComplex, match="inserts more than"):
+        convert("{{ page.title }}" * 10)

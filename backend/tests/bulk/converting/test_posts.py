@@ -3,7 +3,7 @@
 
 import pytest
 
-from app.services.bulk.converting import posts
+from app.services.bulk.converting import posts, results
 from app.services.bulk.converting.paragraphs import add_paragraphs
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.converting.results import Attachment, Context, TooComplex
@@ -224,3 +224,46 @@ def test_reusable_blocks_cannot_grow_without_limit(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(posts, "MAX_LENGTH", 10)
     with pytest.raises(TooComplex, match="too long"):
         convert('<!-- wp:block {"ref":7} /-->')
+
+
+@pytest.mark.parametrize(
+    "gallery", ["[gallery ids='2,2,1,2']", '<!-- wp:gallery {"ids":[2,"2",1,2]} /-->']
+)
+def test_gallery_shows_each_image_once(gallery: str) -> None:
+    found = convert(gallery)
+    assert [found.count(f"/{number}.jpg") for number in (1, 2)] == [1, 1]
+    assert found.index("/2.jpg") < found.index("/1.jpg")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "[gallery ids='2']",
+        "[gallery]",
+        "[gallery exclude='1,3']",
+        "[playlist ids='3']",
+        '<!-- wp:gallery {"ids":[2]} /-->',
+        '<p><sup data-fn="f1"><a href="#f1">1</a></sup></p>',
+    ],
+)
+def test_what_a_text_inserts_has_a_limit(monkeypatch: pytest.MonkeyPatch, reference: str) -> None:
+    monkeypatch.setattr(results, "MAX_INSERTED_LENGTH", 150)
+    convert(reference)
+    with pytest.raises(TooComplex, match="inserts more than"):
+        convert(f"{reference}\n\n" * 10)
+
+
+def test_reusable_blocks_are_not_joined_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Blocks(dict[str, str]):
+        def get(self, key: str, default: object = None) -> str:
+            read.append(key)
+            return "x" * 1000
+
+    monkeypatch.setattr(posts, "MAX_LENGTH", 3500)
+    with pytest.raises(TooComplex, match="too long"):
+        from_wordpress(
+            '<!-- wp:block {"ref":1} /-->' * 50, Context(reusable_blocks=Blocks({"1": ""}))
+        )
+    assert len(read) < 10

@@ -65,6 +65,7 @@ def _refer_to_meta(element: Element, context: Context, notes: Notes, found: _Foo
     if content is None:
         notes.add("a footnote has no text in the source, its number was kept")
         return
+    notes.count_inserted(len(content))
     _make_reference(element, found.add(("meta", name), parse(content, notes).children))
 
 

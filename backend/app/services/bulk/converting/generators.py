@@ -724,6 +724,7 @@ def _output(match: re.Match[str], notes: Notes, context: Context) -> str:
         return literal[1] if literal[1] is not None else literal[2] or ""
     name = expression.rpartition(".")[2]
     if re.fullmatch(r"page\.\w{1,50}", expression) and name in context.values:
+        notes.count_inserted(len(context.values[name]))
         return escape_text(context.values[name])
     if re.match(r"(?:page|site|post|include|layout)\.", expression):
         notes.add(f"the value of {expression[:40]!r} is not in the file")

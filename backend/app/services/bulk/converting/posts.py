@@ -80,10 +80,10 @@ def _insert_reusable_blocks(content: str, context: Context, notes: Notes) -> str
     for _ in range(5):
         if "wp:block " not in content:
             return content
-        inserted = 0
+        inserted, length = 0, len(content)
 
         def insert(block: re.Match[str]) -> str:
-            nonlocal inserted
+            nonlocal inserted, length
             if block[2] not in {"block", "core/block"} or block[1]:
                 return block[0]
             reference = str(_attributes(block[3]).get("ref", ""))
@@ -94,11 +94,12 @@ def _insert_reusable_blocks(content: str, context: Context, notes: Notes) -> str
             inserted += 1
             if inserted > MAX_INSERTED_BLOCKS:
                 raise TooComplex(f"The post has more than {MAX_INSERTED_BLOCKS} reusable blocks")
+            length += len(found) - len(block[0])
+            if length > MAX_LENGTH:
+                raise TooComplex("The post is too long with its reusable blocks")
             return found
 
         content = _BLOCK.sub(insert, content)
-        if len(content) > MAX_LENGTH:
-            raise TooComplex("The post is too long with its reusable blocks")
     notes.add("reusable blocks that contain each other were left out")
     return _BLOCK.sub(
         lambda block: "" if block[2] in {"block", "core/block"} else block[0], content
@@ -186,11 +187,12 @@ def _replace_with_player(match: re.Match[str]) -> str:
 def _void_block(part: _Part, context: Context, notes: Notes) -> str:
     """Return the HTML of a block without content of its own, which WordPress computes."""
     ids = part.attributes.get("ids")
-    images = [context.attachments.get(str(each)) for each in (ids if isinstance(ids, list) else ())]
+    unique = dict.fromkeys(map(str, ids)) if isinstance(ids, list) else ()
+    images = [context.attachments.get(each) for each in unique]
     if found := [image for image in images if image is not None]:
         if len(found) < len(images):
             notes.add("an image of a gallery is not in the export and was left out")
-        return "".join(map(image_html, found))
+        return "".join(image_html(image, notes) for image in found)
     for name in _ADDRESSES:
         url = part.attributes.get(name)
         if isinstance(url, str) and url.startswith(("http", "/")):

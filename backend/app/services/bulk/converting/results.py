@@ -15,6 +15,10 @@ MAX_TEXT_BYTES = 8 * 1024 * 1024
 """Maximum size of a text in memory. Its conversion takes several times as much."""
 
 
+MAX_INSERTED_LENGTH = 4 * 1024 * 1024
+"""Maximum length of what a text inserts by reference, such as the images of its galleries."""
+
+
 class TooComplex(ValueError):
     """The text would take too long to convert. The message contains the reason."""
 
@@ -67,15 +71,22 @@ def check_size(text: str) -> None:
 
 
 class Notes:
-    """Collects notes. Equal notes are counted."""
+    """Collects notes, and the length of what a text inserts. Equal notes are counted."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._inserted = 0
         self.has_restricted_parts = False
 
     def add(self, note: str) -> None:
         """Add a note, as a sentence without a full stop."""
         self._counts[note] += 1
+
+    def count_inserted(self, length: int) -> None:
+        """Count what a text inserts by reference. Raises TooComplex if the total is too long."""
+        self._inserted += length
+        if self._inserted > MAX_INSERTED_LENGTH:
+            raise TooComplex(f"The text inserts more than {MAX_INSERTED_LENGTH} characters")
 
     def result(self, markdown: str) -> Converted:
         """Return the result with these notes."""

@@ -121,6 +121,8 @@ def replace_shortcodes(html: str, context: Context, notes: Notes) -> str:
 
 MAX_DEPTH = 50
 """Maximum nesting of shortcodes."""
+_MIN_IMAGE_LENGTH = 20
+"""The length that a media file of a post counts as, also if a gallery does not show it."""
 
 
 def _end_of_other(html: str, position: int) -> int:
@@ -333,9 +335,9 @@ def _caption(attributes: Attributes, content: str | None, _: Context, __: Notes)
 
 
 def _media(ids: str, context: Context, notes: Notes) -> list[Attachment]:
-    """Return the attachments with these ids."""
+    """Return the attachments with these ids, each of them once."""
     found = []
-    for name in re.split(r"[,\s]+", ids):
+    for name in dict.fromkeys(re.split(r"[,\s]+", ids)):
         if name in context.attachments:
             found.append(context.attachments[name])
         elif name:
@@ -343,10 +345,12 @@ def _media(ids: str, context: Context, notes: Notes) -> list[Attachment]:
     return found
 
 
-def image_html(image: Attachment) -> str:
-    """Return an attachment as an image with its caption."""
+def image_html(image: Attachment, notes: Notes) -> str:
+    """Return an attachment as an image with its caption. Raises TooComplex."""
     tag = f'<img src="{escape(image.url)}" alt="{escape(image.alt)}">'
-    return _figure(tag, image.caption) if image.caption.strip() else f"<p>{tag}</p>"
+    html = _figure(tag, image.caption) if image.caption.strip() else f"<p>{tag}</p>"
+    notes.count_inserted(len(html))
+    return html
 
 
 def _gallery(attributes: Attributes, _: "str | None", context: Context, notes: Notes) -> str:
@@ -354,24 +358,27 @@ def _gallery(attributes: Attributes, _: "str | None", context: Context, notes: N
     if ids:
         images = _media(ids, context, notes)
     else:
+        notes.count_inserted(_MIN_IMAGE_LENGTH * len(context.attached))
         excluded = set(re.split(r"[,\s]+", attributes.get("exclude", "")))
         images = [
             context.attachments[name]
-            for name in context.attached
+            for name in dict.fromkeys(context.attached)
             if name in context.attachments and name not in excluded
         ]
         images = [image for image in images if _IMAGE_FILE.search(image.url)]
         if not images:
             notes.add("a gallery without images was left out")
-    return "\n\n" + "\n\n".join(map(image_html, images)) + "\n\n"
+    return "\n\n" + "\n\n".join(image_html(image, notes) for image in images) + "\n\n"
 
 
 def _playlist(attributes: Attributes, _: "str | None", context: Context, notes: Notes) -> str:
     items = _media(_first(attributes, "ids", "include"), context, notes)
-    return "\n\n" + "".join(
-        f'<p><a href="{escape(item.url)}">{escape(item.title or file_name(item.url))}</a></p>'
-        for item in items
-    )
+    links = []
+    for item in items:
+        text = escape(item.title or file_name(item.url))
+        links.append(f'<p><a href="{escape(item.url)}">{text}</a></p>')
+        notes.count_inserted(len(links[-1]))
+    return "\n\n" + "".join(links)
 
 
 def _file(tag: str, names: tuple[str, ...]) -> Handler:
