@@ -30,8 +30,13 @@ _END, _END64, _END64_LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _END_SIZE, _END64_SIZE, _LOCATOR_SIZE = 22, 56, 20
 _MAX_COMMENT = 65_535
 _OPENING_ERRORS = (
-    BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, UnicodeDecodeError,
-)  # fmt: skip
+    BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    UnicodeDecodeError,
+)
 _READ_ERRORS = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
