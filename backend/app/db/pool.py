@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
@@ -104,6 +105,10 @@ class FifoPool(AsyncAdaptedQueuePool):
 
     _queue_class = EngineQueue
     _pool: EngineQueue
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        """Return an entry that is connected later. If this fails, the next task gets the entry."""
+        return _ConnectionRecord(self, connect=False)
 
     @property
     def state(self) -> PoolState:

@@ -241,7 +241,7 @@ def _create_engine(settings: Settings, connections: Connections) -> AsyncEngine:
     )
     if connections.replication is not None:
         event.listen(engine.sync_engine, "checkout", _replace_closed)
-    event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
+    event.listen(engine.sync_engine, "handle_error", _drop_pool)
     event.listen(engine.sync_engine, "handle_error", _hide_details)
     if settings.metrics_port:
         event.listen(engine.sync_engine, "before_cursor_execute", _note_start)
@@ -255,9 +255,16 @@ def _replace_closed(adapter: Any, *_: Any) -> None:
         raise DisconnectionError
 
 
-def _drop_pool_after_failover(context: ExceptionContext) -> None:
-    """Reconnect after a failover: a demoted primary keeps connections but rejects writes."""
-    if sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
+def _drop_pool(context: ExceptionContext) -> None:
+    """Replace all older connections after a failover, and if the server does not respond.
+
+    A demoted primary keeps connections but rejects writes. After a timeout of the driver,
+    SQLAlchemy would replace one connection only.
+    """
+    error = context.original_exception
+    if isinstance(error, TimeoutError):
+        context.invalidate_pool_on_disconnect = True
+    elif sqlstate(error) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
 
 

@@ -16,6 +16,7 @@ from app.db.connecting import connect_to
 from app.db.pool import EnginePool, FifoPool, ReadPool
 from app.db.reading import Reader
 from app.db.session import Database
+from tests.processes import DEADLINE
 
 
 @pytest.fixture
@@ -87,6 +88,39 @@ async def test_connection_of_a_cancelled_waiter_is_passed_on(
     await holder.close()  # assigns the connection to the waiting task, which has not run yet
     cancelled.cancel()
     assert await use(engine) == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_failed_connect_wakes_the_next_task(database_url: str, is_cancelled: bool) -> None:
+    fails = asyncio.Event()
+    attempts: list[str] = []
+
+    async def connect(**_: Any) -> "asyncpg.Connection[Any]":
+        attempts.append("")
+        if len(attempts) == 1:
+            await fails.wait()
+            raise OSError
+        return await connect_to(database_url)
+
+    engine = create_async_engine(
+        database_url,
+        poolclass=FifoPool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=2 * DEADLINE,
+        connect_args={"async_creator_fn": connect},
+    )
+    first, second = asyncio.create_task(use(engine)), asyncio.create_task(use(engine))
+    async with asyncio.timeout(DEADLINE):
+        await until_waiting(engine, 1)
+        if is_cancelled:
+            first.cancel()
+        else:
+            fails.set()
+        with pytest.raises(asyncio.CancelledError if is_cancelled else OSError):
+            await first
+        assert await second == 1
+    await engine.dispose()
 
 
 async def test_connection_that_ends_after_the_handshake_is_unavailable(database_url: str) -> None:

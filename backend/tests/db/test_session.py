@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,6 +15,7 @@ from app.db import connections
 from app.db import session as session_module
 from app.db.pool import ReadPool
 from app.db.session import Database, readable_url
+from app.db.writing import fetch
 from app.models import User
 from tests.databases import delete_all_rows, driver_url, execute
 from tests.factories import create_user
@@ -92,17 +94,47 @@ async def test_unresponsive_server_times_out(
             for statement in never:
                 await session.execute(statement)
 
+    async def write_on_driver() -> None:
+        async with database.unit_of_work() as session:
+            for statement in never:
+                await fetch(session, statement)
+
     async def read() -> None:
         for statement in never:
             await database.reader.execute(statement)
 
-    for use in (write, read):
+    for use in (write, write_on_driver, read):
         with pytest.raises(ServiceUnavailable):
             async with asyncio.timeout(DEADLINE):
                 await use()
     async with database.unit_of_work() as session:
         assert await session.scalar(text("SELECT 1")) == 1
     assert await read_one(database) == 1
+    await database.dispose()
+
+
+async def test_connections_that_do_not_respond_are_replaced(
+    settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a network failure: packets on these connections are dropped."""
+    monkeypatch.setattr(session_module, "MAX_STATEMENT_SECONDS", 0)
+    monkeypatch.setattr(connections, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
+    changes = {"database_url": database_url, "database_pool_size": 2}
+    seconds = {"database_statement_timeout": 0.2}
+    database = Database.from_settings(settings.model_copy(update={**changes, **seconds}))
+
+    async def write() -> None:
+        async with database.unit_of_work() as session:
+            await session.execute(text("SELECT 1"))
+
+    async with database.autocommit() as first, database.autocommit() as second:
+        for each in (first, second):
+            raw: Any = (await each.get_raw_connection()).driver_connection
+            raw._transport.pause_reading()
+    with pytest.raises(ServiceUnavailable):
+        await write()
+    await write()
+    assert database.pool_states()["write"].in_use == 0
     await database.dispose()
 
 
