@@ -36,6 +36,15 @@ RECONNECT_SECONDS = 0.1
 MAX_PROBE_CONNECT_SECONDS = 3.0
 """How long a connection to check a server, or to read from a replica, may take to open."""
 
+_BEGIN_WITH_LOCK = """
+    BEGIN;
+    SET LOCAL idle_in_transaction_session_timeout = 0;
+    SET LOCAL tcp_keepalives_idle = 60;
+    SET LOCAL tcp_keepalives_interval = 10;
+    SET LOCAL tcp_keepalives_count = 3
+"""
+"""With these intervals, PostgreSQL soon releases the lock of a host that is lost."""
+
 
 class Listener(Protocol):
     """A connection that listens to channels of NOTIFY."""
@@ -187,7 +196,7 @@ class Connections:
         """
         async with self._own_connection(APPLICATION) as connection:
             try:
-                await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+                await connection.execute(_BEGIN_WITH_LOCK)
                 is_held: bool = await connection.fetchval(
                     "SELECT pg_try_advisory_xact_lock($1)", lock
                 )

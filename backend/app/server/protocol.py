@@ -75,6 +75,9 @@ class PressroomProtocol(HttpToolsProtocol):
         return self.url.partition(b"?")[0] == LIVE_PATH
 
     def handle_websocket_upgrade(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]  # None at first
+            self.transport.abort()  # the unfinished response would no longer wait for its client
+            return
         self.ws_protocol_class = LiveProtocol
         super().handle_websocket_upgrade()
 

@@ -1,6 +1,7 @@
 """Streams and sockets when something fails: a lost connection, a slow client, a stopping server."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import text
+from websockets.frames import Frame, Opcode
 
 from app.core import metrics
 from app.core.config import Settings
@@ -17,7 +19,9 @@ from app.core.enums import CommentStatus, Role
 from app.core.errors import TokenRevoked
 from app.db.connections import LISTENER
 from app.db.reading import Reader
+from app.routers.integrations import live as live_router
 from app.routers.integrations import streams
+from app.server.websocket import LiveProtocol
 from app.services.integrations.live import connections, hub
 from app.services.integrations.live.changes import ChangesPosition
 from app.services.integrations.live.presence import CHANNEL
@@ -26,6 +30,7 @@ from tests.databases import driver_url
 from tests.factories import bearer, create_comment, create_user
 from tests.http.test_metrics import labels_of
 from tests.integrations.streaming import PATH, LiveServer
+from tests.integrations.test_sockets import upgraded
 from tests.integrations.test_streams import new_article, new_user
 from tests.processes import DEADLINE, HOST
 
@@ -222,6 +227,55 @@ async def test_slow_reader_is_disconnected_and_continues(
         first = (await stream.next()).data["comment_id"]
     assert first == written[seen]
     await server.stop()
+
+
+async def test_socket_that_does_not_read_what_it_missed_is_disconnected(
+    live_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "STUCK_SECONDS", 0.3)
+    server = await LiveServer.start(live_settings, send_buffer=4096)
+    author = await new_user(server)
+    article = await new_article(server, author)
+    topic = {"type": "subscribe", "topic": "comments", "article_id": article.id}
+    async with server.socket(bearer(author)) as reading:
+        await reading.send(**topic)
+        cursor = (await reading.until("subscribed"))["cursor"]
+    async with server.database.unit_of_work() as session:
+        for _ in range(40):
+            await create_comment(session, article=article, author=author, content="word " * 4000)
+    _, writer = await upgraded(server, receive_buffer=4096)
+    writer.write(frame(**topic, cursor=cursor))
+    await server.without_connections()
+    writer.close()
+    await server.stop()
+
+
+async def test_socket_that_does_not_read_is_closed(
+    live_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_router, "CLOSE_SECONDS", 0.1)
+    server = await LiveServer.start(live_settings, send_buffer=4096)
+    author = await new_user(server)
+    article = await new_article(server, author)
+    _, writer = await upgraded(server, receive_buffer=4096)
+    (protocol,) = server.server.server_state.connections
+    assert isinstance(protocol, LiveProtocol)
+    writer.write(frame(type="subscribe", topic="comments", article_id=article.id))
+    async with asyncio.timeout(DEADLINE):
+        while protocol.writable.is_set():
+            async with server.database.unit_of_work() as session:
+                content = "word " * 4000
+                await create_comment(session, article=article, author=author, content=content)
+        writer.write(frame(type="unknown"))
+        while server.server.server_state.connections:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+    writer.close()
+    await server.stop()
+
+
+def frame(**message: Any) -> bytes:
+    """Return a message of a client, as it is sent."""
+    return Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=True)
 
 
 async def test_stream_that_fails_before_its_start_is_answered(

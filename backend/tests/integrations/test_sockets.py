@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import re
+from contextlib import suppress
+from socket import SO_RCVBUF, SOL_SOCKET
+from socket import socket as new_socket
 from typing import Any
 
 import pytest
@@ -15,7 +19,7 @@ from app.core.enums import CommentStatus, Role
 from app.models import User
 from app.routers.integrations import live as live_router
 from tests.factories import api_key, bearer, create_comment, create_session
-from tests.integrations.streaming import LiveServer
+from tests.integrations.streaming import PATH, LiveServer
 from tests.integrations.test_streams import new_article, new_user
 from tests.processes import DEADLINE, HOST
 
@@ -320,15 +324,56 @@ async def test_messages_at_once_are_bounded(server: LiveServer) -> None:
     await server.without_connections()
 
 
-async def upgraded(server: LiveServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a socket of a new user, without a library, which would send valid messages only."""
-    port = server.listener.getsockname()[1]
+async def test_upgrade_during_a_response_ends_the_connection(server: LiveServer) -> None:
+    """The response would otherwise go on without waiting for its client."""
+    reader, writer = await asyncio.open_connection(HOST, server.listener.getsockname()[1])
     token = bearer(await new_user(server))["Authorization"].removeprefix("Bearer ")
-    reader, writer = await asyncio.open_connection(HOST, port)
-    writer.write(
+    writer.write(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() + upgrade(token))
+    received = b""
+    async with asyncio.timeout(DEADLINE):
+        with suppress(ConnectionError):
+            while part := await reader.read(1000):
+                received += part
+                assert b" 101 " not in received
+    writer.close()
+    await server.without_connections()
+
+
+async def test_requests_at_once_are_answered_in_turn(server: LiveServer) -> None:
+    reader, writer = await asyncio.open_connection(HOST, server.listener.getsockname()[1])
+    for path in ("/health/live", "/live", "/health/live"):
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    received = b""
+    async with asyncio.timeout(DEADLINE):
+        for _ in range(3):
+            received += await reader.readuntil(b"HTTP/1.1 ") + await reader.readexactly(3)
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", received)
+    assert statuses == [b"200", b"404", b"200"]
+    writer.close()
+
+
+async def upgraded(
+    server: LiveServer, *, receive_buffer: int | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a socket of a new user, without a library, which would send valid messages only.
+
+    With a small buffer, the server soon has to wait for a client that does not read.
+    """
+    client = new_socket()
+    if receive_buffer is not None:
+        client.setsockopt(SOL_SOCKET, SO_RCVBUF, receive_buffer)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, server.listener.getsockname())
+    token = bearer(await new_user(server))["Authorization"].removeprefix("Bearer ")
+    reader, writer = await asyncio.open_connection(sock=client, limit=receive_buffer or 2**16)
+    writer.write(upgrade(token))
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def upgrade(token: str) -> bytes:
+    return (
         b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Protocol: bearer." + token.encode() + b"\r\n\r\n"
     )
-    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-    return reader, writer

@@ -42,7 +42,12 @@ from app.schemas.integrations.live import (
     Subscribe,
     Unsubscribe,
 )
-from app.services.integrations.live.connections import MAX_SUBSCRIPTIONS, Connection, Subscription
+from app.services.integrations.live.connections import (
+    CLOSE_SECONDS,
+    MAX_SUBSCRIPTIONS,
+    Connection,
+    Subscription,
+)
 from app.services.integrations.live.hub import (
     Live,
     check_subscription,
@@ -97,8 +102,7 @@ class _Socket:
             with self._live.arriving():
                 token = await self._first_token(offered)
                 identity = await self._authenticate(token)
-            abort = self._socket.scope["extensions"].get(ABORT, lambda: None)
-            self._connection = Connection("socket", identity, encode=_texts, abort=abort)
+            self._connection = Connection("socket", identity, encode=_texts, abort=self._abort)
             with self._live.connected(self._connection, expires=token_end(token)):
                 await self._converse(identity)
         except PressroomError as error:
@@ -144,13 +148,17 @@ class _Socket:
                 raise result
 
     async def _send_queued(self) -> None:
-        connection, loop = self._connection, asyncio.get_running_loop()
+        connection = self._connection
         while connection.is_open:
             text = await connection.next_chunk(IDLE_SECONDS)
             if text is not None:
-                connection.sending_since = loop.time()
-                await self._socket.send_text(text)  # type: ignore[arg-type]  # `_texts` returns them
-                connection.sending_since = 0.0
+                await self._send_text(text)  # type: ignore[arg-type]  # `_texts` returns them
+
+    async def _send_text(self, text: str) -> None:
+        """Send a message, and note since when the client has not received it."""
+        self._connection.sending_since = asyncio.get_running_loop().time()
+        await self._socket.send_text(text)
+        self._connection.sending_since = 0.0
 
     async def _follow_commands(self) -> None:
         while True:
@@ -244,7 +252,7 @@ class _Socket:
                 return
             for message in messages:
                 text = message.text if message.data else _subscribed(subscription, message.cursor)
-                await self._socket.send_text(text)
+                await self._send_text(text)
 
     def _unsubscribe(self, topic: LiveTopic, article_id: int | None) -> None:
         for subscription in list(self._connection.subscriptions):
@@ -256,8 +264,15 @@ class _Socket:
 
     async def _close(self, error: PressroomError) -> None:
         code = next(_CLOSE_CODES[base] for base in type(error).__mro__ if base in _CLOSE_CODES)
-        with suppress(RuntimeError, WebSocketDisconnect):
-            await self._socket.close(code, error.code)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                with suppress(RuntimeError, WebSocketDisconnect):
+                    await self._socket.close(code, error.code)
+        except TimeoutError:  # the client does not read
+            self._abort()
+
+    def _abort(self) -> None:
+        self._socket.scope["extensions"].get(ABORT, lambda: None)()
 
 
 _TOO_MANY = f"One socket has at most {MAX_SUBSCRIPTIONS} subscriptions of each kind"

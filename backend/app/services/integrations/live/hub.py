@@ -137,6 +137,7 @@ class Live:
         self._wake = asyncio.Event()
         self._unchecked: set[int] = set()
         self._checks_all = False
+        self._checking = asyncio.Lock()
         self._lost_at: float | None = None
         self.is_draining = False
 
@@ -464,6 +465,11 @@ class Live:
         connection.abort()
 
     async def _check_identities(self, reader: Reader) -> None:
+        """Read changed users again. Returns after a check that is in progress, too."""
+        async with self._checking:
+            await self._read_identities(reader)
+
+    async def _read_identities(self, reader: Reader) -> None:
         unchecked, self._unchecked = self._unchecked, set()
         checks_all, self._checks_all = self._checks_all, False
         users = list(self._by_user) if checks_all else [u for u in unchecked if u in self._by_user]
