@@ -183,7 +183,7 @@ def drop_new_connections(listener: socket.socket) -> None:
     connection is refused, and a proxy can send its request elsewhere. Established connections and
     those in the backlog are not affected. Only Linux can do this.
 
-    A connection that is just being established inherits the option, which accepting must undo.
+    A connection that is just being established inherits the option. `DrainingServer` removes it.
     """
     _set_minimum_ttl(listener, 255)
 
@@ -201,8 +201,6 @@ def _accept_pending(listener: socket.socket) -> list[socket.socket]:
     listener.setblocking(False)
     try:
         while True:
-            connection, _ = listener.accept()
-            _set_minimum_ttl(connection, 0)
-            connections.append(connection)
+            connections.append(listener.accept()[0])
     except OSError:  # BlockingIOError: the backlog is empty
         return connections
