@@ -78,16 +78,22 @@ async def test_slow_statement_times_out(settings: Settings, database_url: str) -
     await database.dispose()
 
 
-async def test_unresponsive_server_times_out(
+@pytest.fixture
+def impatient_settings(
     settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The timeout of the client applies if PostgreSQL does not cancel the statement."""
+) -> Settings:
+    """Return settings with which the client waits half a second for a statement."""
     monkeypatch.setattr(session_module, "MAX_STATEMENT_SECONDS", 0)
     monkeypatch.setattr(connections, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
-    changes = {"database_url": database_url, "database_pool_size": 1}
+    changes = {"database_url": database_url, "database_statement_timeout": 0.2}
+    return settings.model_copy(update=changes)
+
+
+async def test_unresponsive_server_times_out(impatient_settings: Settings) -> None:
+    """The timeout of the client applies if PostgreSQL does not cancel the statement."""
+    one = impatient_settings.model_copy(update={"database_pool_size": 1})
     never = text("SET statement_timeout = 0"), text("SELECT pg_sleep(300)")
-    seconds = {"database_statement_timeout": 0.2}
-    database = Database.from_settings(settings.model_copy(update={**changes, **seconds}))
+    database = Database.from_settings(one)
 
     async def write() -> None:
         async with database.unit_of_work() as session:
@@ -113,15 +119,10 @@ async def test_unresponsive_server_times_out(
     await database.dispose()
 
 
-async def test_connections_that_do_not_respond_are_replaced(
-    settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connections_that_do_not_respond_are_replaced(impatient_settings: Settings) -> None:
     """As after a network failure: packets on these connections are dropped."""
-    monkeypatch.setattr(session_module, "MAX_STATEMENT_SECONDS", 0)
-    monkeypatch.setattr(connections, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
-    changes = {"database_url": database_url, "database_pool_size": 2}
-    seconds = {"database_statement_timeout": 0.2}
-    database = Database.from_settings(settings.model_copy(update={**changes, **seconds}))
+    two = impatient_settings.model_copy(update={"database_pool_size": 2})
+    database = Database.from_settings(two)
 
     async def write() -> None:
         async with database.unit_of_work() as session:

@@ -192,3 +192,15 @@ class LiveServer:
 async def _serve(server: DrainingServer, listener: socket.socket) -> None:
     await server.main_loop()
     await server.shutdown([listener])
+
+
+async def connected_socket(
+    server: LiveServer, *, receive_buffer: int | None = None
+) -> socket.socket:
+    """Open a connection. With a small buffer, the server soon waits for its reader."""
+    client = socket.socket()
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, server.listener.getsockname())
+    return client

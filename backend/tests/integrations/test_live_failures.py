@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ from app.services.pages.cursors import encode_cursor
 from tests.databases import driver_url
 from tests.factories import bearer, create_comment, create_user
 from tests.http.test_metrics import labels_of
-from tests.integrations.streaming import PATH, LiveServer
+from tests.integrations.streaming import PATH, LiveServer, connected_socket
 from tests.integrations.test_sockets import upgraded
 from tests.integrations.test_streams import new_article, new_user
 from tests.processes import DEADLINE, HOST
@@ -199,11 +198,8 @@ async def test_slow_reader_is_disconnected_and_continues(
             row = await create_comment(session, article=article, author=author, content=text)
         written.append(row.id)
 
-    slow = socket.socket()
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.setblocking(False)
+    slow = await connected_socket(server, receive_buffer=4096)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(slow, server.listener.getsockname())
     path = f"{PATH}?topic=comments&article_id={article.id}"
     await loop.sock_sendall(slow, f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
     received = b""

@@ -4,8 +4,6 @@ import asyncio
 import json
 import re
 from contextlib import suppress
-from socket import SO_RCVBUF, SOL_SOCKET
-from socket import socket as new_socket
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from app.core.enums import CommentStatus, Role
 from app.models import User
 from app.routers.integrations import live as live_router
 from tests.factories import api_key, bearer, create_comment, create_session
-from tests.integrations.streaming import PATH, LiveServer
+from tests.integrations.streaming import PATH, LiveServer, connected_socket
 from tests.integrations.test_streams import new_article, new_user
 from tests.processes import DEADLINE, HOST
 
@@ -359,11 +357,7 @@ async def upgraded(
 
     With a small buffer, the server soon has to wait for a client that does not read.
     """
-    client = new_socket()
-    if receive_buffer is not None:
-        client.setsockopt(SOL_SOCKET, SO_RCVBUF, receive_buffer)
-    client.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(client, server.listener.getsockname())
+    client = await connected_socket(server, receive_buffer=receive_buffer)
     token = bearer(await new_user(server))["Authorization"].removeprefix("Bearer ")
     reader, writer = await asyncio.open_connection(sock=client, limit=receive_buffer or 2**16)
     writer.write(upgrade(token))
