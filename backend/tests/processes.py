@@ -38,7 +38,10 @@ HOST = "127.0.0.1"
 PASSWORD = "correct horse battery"
 SECRET_KEY = "0123456789abcdef" * 4
 
-UVICORN = ("uvicorn", "app.main:create_app", "--factory", "--no-access-log")
+# Idle connections stay open for longer than the 5 s of uvicorn and of httpx. Otherwise a client
+# could send a request on a connection that is being closed.
+KEEP_ALIVE = ("--timeout-keep-alive", "75")
+UVICORN = ("uvicorn", "app.main:create_app", "--factory", "--no-access-log", *KEEP_ALIVE)
 GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py")
 
 HIGH_LIMITS = ",".join(

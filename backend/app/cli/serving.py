@@ -79,6 +79,9 @@ def serve(
         reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
         http=PressroomProtocol,
         ws="none",  # PressroomProtocol decides
+        # As in gunicorn.conf.py. Clients keep idle connections for about 5 s, uvicorn's default.
+        # They could send a request on a connection that is being closed.
+        timeout_keep_alive=75,
         # There is no proxy, and uvicorn trusts X-Forwarded-For from this machine by default. Local
         # clients could then choose the address for which login attempts are counted.
         proxy_headers=False,
