@@ -74,8 +74,14 @@ WAITING = ("backup", "db", "e2e", "migrations")
 """Folders whose tests wait for other processes most of the time."""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Use three processes more than there are processors: many tests wait for other processes."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use three processes more than there are processors: many tests wait for other processes.
+
+    A single file runs in this process. Starting workers would take longer than most files.
+    """
+    first, *others = [Path(argument.partition("::")[0]) for argument in config.args]
+    if not others and first.is_file() and first.parent.name not in WAITING:
+        return 0
     return (os.cpu_count() or 1) + 3
 
 
