@@ -141,7 +141,8 @@ class TestRefusals:
         made = encrypted.create(capsys)
         path = encrypted.manifest(made["id"])
         values = json.loads(path.read_text())
-        for change in ({"counts": {}}, {"revision": "x"}, {"signature": "x"}):
+        changes: list[dict[str, Any]] = [{"counts": {}}, {"revision": "x"}, {"signature": "x"}]
+        for change in changes:
             path.write_text(json.dumps(values | change))
             assert "was changed" in error_of(capsys, "restore", made["id"]), change
             assert "was changed" in error_of(capsys, "verify", made["id"]), change
