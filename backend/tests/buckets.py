@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,19 +24,23 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-@contextmanager
-def new_bucket(server: str, name: str) -> Iterator[Any]:
-    """Create a bucket, and delete it with its objects at the end."""
+@cache
+def _client_of(server: str) -> Any:
     import boto3
 
-    s3 = boto3.resource(
+    return boto3.resource(
         "s3",
         endpoint_url=server,
         aws_access_key_id="testing",
         aws_secret_access_key="testing",
         region_name="us-east-1",
     )
-    bucket = s3.Bucket(name)
+
+
+@contextmanager
+def new_bucket(server: str, name: str) -> Iterator[Any]:
+    """Create a bucket, and delete it with its objects at the end."""
+    bucket = _client_of(server).Bucket(name)
     bucket.create()
     yield bucket
     bucket.objects.all().delete()
@@ -55,7 +60,7 @@ def refusing(server: str, *, after: int) -> Iterator[str]:
             if self.command == "PUT" and next(uploads, None) is None:
                 answer = httpx.Response(403, content=b"<Error><Key>testing</Key></Error>")
             else:
-                with httpx.Client() as client:
+                with httpx.Client(verify=False) as client:  # it uses no TLS
                     answer = client.request(
                         self.command, server + self.path, content=body, headers=dict(self.headers)
                     )
@@ -73,7 +78,7 @@ def refusing(server: str, *, after: int) -> Iterator[str]:
             """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))
         thread.start()
         yield f"http://127.0.0.1:{proxy.server_address[1]}"
         proxy.shutdown()

@@ -136,6 +136,25 @@ def delete_all_rows() -> str:
     return f"DO $$ BEGIN {without_triggers} {deletions} END $$"
 
 
+def save_all_rows() -> str:
+    """Return a statement that copies all tables to a schema `saved`."""
+    names = [table.name for table in Base.metadata.sorted_tables]
+    copies = " ".join(f"CREATE TABLE saved.{name} AS TABLE {name};" for name in names)
+    return f"DO $$ BEGIN CREATE SCHEMA saved; {copies} END $$"
+
+
+def restore_all_rows() -> str:
+    """Return a statement that replaces all rows by those of `save_all_rows`."""
+    statements = ["SET LOCAL session_replication_role = replica;"]  # without triggers
+    for table in Base.metadata.sorted_tables:
+        columns = ", ".join(each.name for each in table.columns if each.computed is None)
+        statements.append(
+            f"DELETE FROM {table.name}; INSERT INTO {table.name} ({columns})"
+            f" OVERRIDING SYSTEM VALUE SELECT {columns} FROM saved.{table.name};"
+        )
+    return f"DO $$ BEGIN {' '.join(statements)} END $$"
+
+
 def driver_url(url: str) -> str:
     """Return a SQLAlchemy URL in the form that asyncpg accepts."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)

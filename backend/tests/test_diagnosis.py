@@ -58,7 +58,7 @@ def site(answer: bytes, status: int = 200, *, tls: Path | None = None) -> Iterat
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(tls)
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         yield f"http{'s' if tls else ''}://localhost:{server.server_port}"
         server.shutdown()

@@ -295,10 +295,11 @@ def opening(tree: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the calls that open files, with the functions in which they are."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
-            code = ast.unparse(node)
             name = node.attr if isinstance(node, ast.Attribute) else node.id
-            if name in OPENING or code in FUNCTIONS:
-                yield f"{'.'.join(scope)}: {code}"
+            if name in OPENING or f"files.{name}" in FUNCTIONS:
+                code = ast.unparse(node)
+                if name in OPENING or code in FUNCTIONS:
+                    yield f"{'.'.join(scope)}: {code}"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from opening(node, (*scope, node.name))
         else:

@@ -43,7 +43,7 @@ from tests.bulk.exports import (
     wxr,
     zipped,
 )
-from tests.databases import delete_all_rows, migrated_database
+from tests.databases import migrated_database, restore_all_rows, save_all_rows
 from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
 from tests.images import image_bytes
 from tests.processes import DEADLINE
@@ -288,10 +288,40 @@ class OtherUser:
         self._token = response.json()["refresh_token"]
 
 
-@pytest.fixture
-async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+@dataclass(frozen=True)
+class Given:
+    """The users and rows for the requests, and those of another user."""
+
+    callers: dict[str, User]
+    ids: dict[str, Any]
+    user: User
+    article: Article
+    token: str
+
+
+@pytest.fixture(scope="module")
+async def given(small_app: FastAPI) -> Given:
+    """What each test begins with. It is restored before each test."""
     async with small_app.state.database.unit_of_work() as session:
-        await session.execute(text(delete_all_rows()))
+        callers = await create_callers(session)
+        ids = await create_rows(session, callers["owner"])
+        ids["id"] = ids["own_comment_id"]
+        await session.execute(update(ArticleRevision).values(content=LONG))
+        user = await create_user(session)
+        article = await create_article(session, author=user)
+        login, secret = await create_session(session, user=user), new_secret()
+        login.token_hash = fingerprint(secret)
+        token = str(RefreshToken.issue(login.id, secret))
+        await session.execute(update(UserSession).values(by_conduit=True))  # for PUT /api/user
+    async with small_app.state.database.unit_of_work() as session:
+        await session.execute(text(save_all_rows()))
+    return Given(callers, ids, user, article, token)
+
+
+@pytest.fixture
+async def client(small_app: FastAPI, given: Given) -> AsyncIterator[httpx.AsyncClient]:
+    async with small_app.state.database.unit_of_work() as session:
+        await session.execute(text(restore_all_rows()))
     async with client_of(small_app) as client:
         yield client
 
@@ -306,19 +336,9 @@ class Scenario:
 
 
 @pytest.fixture
-async def scenario(small_app: FastAPI, client: httpx.AsyncClient) -> Scenario:
-    async with small_app.state.database.unit_of_work() as session:
-        callers = await create_callers(session)
-        ids = await create_rows(session, callers["owner"])
-        ids["id"] = ids["own_comment_id"]
-        await session.execute(update(ArticleRevision).values(content=LONG))
-        user = await create_user(session)
-        article = await create_article(session, author=user)
-        login, secret = await create_session(session, user=user), new_secret()
-        login.token_hash = fingerprint(secret)
-        token = str(RefreshToken.issue(login.id, secret))
-        await session.execute(update(UserSession).values(by_conduit=True))  # for PUT /api/user
-    return Scenario(callers, ids, OtherUser(client, user, article, token))
+def scenario(client: httpx.AsyncClient, given: Given) -> Scenario:
+    other_user = OtherUser(client, given.user, given.article, given.token)
+    return Scenario(given.callers, given.ids, other_user)
 
 
 @pytest.fixture

@@ -76,8 +76,9 @@ class Site:
 
 
 @pytest.fixture
-def site(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(fresh_database, tmp_path, monkeypatch)
+def site(own_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Return a site. The tests of a module share its database, so they undo changes of tables."""
+    return Site(own_database, tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -1,16 +1,21 @@
 """`pressroom backup schedule`, its records in the database, and the metrics of archives."""
 
 import json
+import os
+import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import text
 
-from app.core.config import get_settings
+from app.core.config import BACKEND_DIR, get_settings
 from app.db.session import Database
 from app.services import job_runs
 from app.services.backup import recording, scheduling
@@ -18,11 +23,47 @@ from app.services.gauges import ContentCounts, read_gauges
 from tests.backup.conftest import Site
 from tests.commands import fetch, run
 from tests.databases import execute
-from tests.processes import wait_until
+from tests.processes import Checkout, Fork, wait_until
 
 pytestmark = [pytest.mark.usefixtures("restored_environment"), pytest.mark.checkout]
 
 RUNS = "SELECT job, rows, error FROM job_runs ORDER BY id"
+
+
+class ForkedCommand:
+    """Stands in for subprocess.Popen: the command runs in a fork, without new imports."""
+
+    returncode = 0
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        _, option, module, *rest = arguments
+        assert option == "-m"
+        checkout = Checkout(BACKEND_DIR, logs=folder)
+        self._fork = Fork(module, *rest, checkout=checkout, settings=dict(os.environ))
+
+    def communicate(self) -> tuple[str, None]:
+        self.returncode = self._fork.wait()
+        return self._fork.log, None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._fork.send(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fork.kill()
+
+
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that lets schedules fork from then on."""
+
+    def popen(arguments: Sequence[str], **_: object) -> ForkedCommand:
+        return ForkedCommand(arguments, tmp_path)
+
+    fake = SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE)
+    return lambda: monkeypatch.setattr(scheduling, "subprocess", fake)
 
 
 @contextmanager
@@ -55,11 +96,15 @@ def test_runs_are_recorded(site: Site, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_database_of_an_earlier_release(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """A backup before an upgrade must succeed: the table of runs may not exist yet."""
-    execute(site.url, "DROP TABLE job_runs")
-    assert site.create(capsys)["ok"]
+    execute(site.url, "ALTER TABLE job_runs RENAME TO later")
+    try:
+        assert site.create(capsys)["ok"]
+    finally:
+        execute(site.url, "ALTER TABLE later RENAME TO job_runs")
 
 
-def test_schedule_makes_prunes_and_verifies(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_schedule_makes_prunes_and_verifies(site: Site, forked: Callable[[], None]) -> None:
+    forked()
     with scheduled() as lines:
         wait_until(lambda: len(lines) == 3, "three runs")
     assert [line["command"] for line in lines] == ["backup create", "backup prune", "backup verify"]
@@ -73,8 +118,9 @@ def test_schedule_makes_prunes_and_verifies(site: Site, capsys: pytest.CaptureFi
 
 
 def test_failed_run_is_reported_and_repeated(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, forked: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The first run is a new process, as in production."""
     site.target.mkdir()
     (site.target / "lock").touch()
     schedule = scheduling.Schedule(get_settings(), write=print)
@@ -87,6 +133,7 @@ def test_failed_run_is_reported_and_repeated(
         assert scheduling.FAILED.exists()
         assert timedelta() < schedule._run_if_due(task) <= scheduling.RETRY
         (site.target / "lock").unlink()
+        forked()
         schedule._attempts[task.job] -= scheduling.RETRY
         assert schedule._run_if_due(task) == task.every
         assert not scheduling.FAILED.exists()

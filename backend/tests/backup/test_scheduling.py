@@ -57,11 +57,11 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
 
 
 @pytest.fixture
-def commands(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+def commands(own_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     commands = Commands(tmp_path)
     monkeypatch.setattr(scheduling, "PROGRAM", ("sh", str(commands.program)))
     monkeypatch.setattr(scheduling, "FAILED", tmp_path / "failed")
-    monkeypatch.setenv("DATABASE_URL", fresh_database)
+    monkeypatch.setenv("DATABASE_URL", own_database)
     get_settings.cache_clear()
     return commands
 
@@ -93,10 +93,10 @@ def test_new_installation_makes_a_backup_at_once_and_then_daily(
 
 
 def test_restart_continues_with_what_the_database_records(
-    schedule: Schedule, commands: Commands, now: Callable[[timedelta], None], fresh_database: str
+    schedule: Schedule, commands: Commands, now: Callable[[timedelta], None], own_database: str
 ) -> None:
     for job in (job_runs.BACKUP, "backup verification"):
-        execute(fresh_database, SUCCEEDED.format(job=job, at=START - timedelta(hours=20)))
+        execute(own_database, SUCCEEDED.format(job=job, at=START - timedelta(hours=20)))
     assert waits(schedule)[0] == timedelta(hours=4)
     assert commands.ran == []
 

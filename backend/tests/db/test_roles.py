@@ -186,4 +186,4 @@ def test_owner_without_the_right_to_grant_the_role_for_monitoring(server: Server
         f"CREATE ROLE {roles.MONITOR} LOGIN PASSWORD 'm'",
         f"GRANT pg_monitor TO {roles.MONITOR}",
     )
-    migrate.upgrade(owner_url, monitor_password="m")
+    migrate.upgrade(owner_url, "0001", monitor_password="m")

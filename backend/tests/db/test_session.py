@@ -247,7 +247,8 @@ async def test_integrity_error_is_not_translated(real: Database) -> None:
 
 async def test_reads_use_the_primary_without_a_replica(settings: Settings) -> None:
     away = "postgresql+asyncpg://nobody@127.0.0.1:1/none"
-    database = Database.from_settings(settings.model_copy(update={"database_read_url": away}))
+    changes = {"database_read_url": away, "database_read_max_lag": 0.2}
+    database = Database.from_settings(settings.model_copy(update=changes))
     database.follow_servers()
     assert await read_one(database) == 1
     async with database.unit_of_work() as session:

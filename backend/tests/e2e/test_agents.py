@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 
-import httpx
 import httpx2
 import pytest
 from mcp.client.client import Client
@@ -37,19 +36,18 @@ def test_commands_of_the_page_print_what_it_shows(fresh_api: Api) -> None:
     for step, output in zip(steps, ended.stdout.split(SEPARATOR), strict=True):
         for line in filter(None, map(str.strip, step.shown.splitlines())):
             assert re.search(loosely(line), output), f"{line!r} is not in:\n{output}"
-    asyncio.run(_use_client(fresh_api.url, _create_key(fresh_api.url)))
-    document = httpx.get(f"{fresh_api.url}/articles/by-legacy.md")
+    asyncio.run(_use_client(fresh_api.url, _create_key(fresh_api)))
+    document = fresh_api.client.get("/articles/by-legacy.md")
     assert document.headers["Content-Type"] == "text/markdown; charset=utf-8"
 
 
-def _create_key(url: str) -> str:
+def _create_key(api: Api) -> str:
     """Return an API key of the page's user."""
     password = "nanoseconds of wire"
-    form = {"username": "grace", "password": password}
-    token = httpx.post(f"{url}/auth/login", data=form).json()["access_token"]
+    token = api.log_in("grace", password=password).json()["access_token"]
     new = {"name": "x", "scopes": ["articles:read", "articles:write"], "password": password}
     headers = {"Authorization": f"Bearer {token}"}
-    created = httpx.post(f"{url}/users/me/api-keys", json=new, headers=headers)
+    created = api.client.post("/users/me/api-keys", json=new, headers=headers)
     key: str = created.json()["key"]
     return key
 
@@ -59,7 +57,7 @@ async def _use_client(url: str, key: str) -> None:
 
     async def work(mode: str) -> None:
         async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, verify=False) as http,
             Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client,
         ):
             arguments = {"title": f"By {mode}", "content": "They weave patterns."}

@@ -45,11 +45,12 @@ def records(
 ) -> Iterator[bytes]:
     """Yield records whose content has about this size. Record `tagged` has a tag, `prefix`."""
     sentence = "The Engine weaves algebraical patterns. "
+    text = sentence * (size // len(sentence) + 1)
     for number in range(count):
         record = {
             "title": f"Title {number}",
             "slug": f"{prefix}-{number}",
-            "content": sentence * (size // len(sentence) + 1),
+            "content": f"```\n{text}\n```",  # code is rendered fast
             "published_at": "2020-01-01T00:00:00Z",
             "tags": [prefix] if number == tagged else [],
         }

@@ -23,7 +23,7 @@ def create_admin(**changes: str) -> tuple[Sequence[str], dict[str, str]]:
     """Return the arguments and the environment of `pressroom create-admin`."""
     account = {**GOOD, **changes}
     arguments = ("create-admin", "--email", account["email"], "--username", account["username"])
-    return arguments, {"PRESSROOM_ADMIN_PASSWORD": account["password"]}
+    return arguments, {"PRESSROOM_ADMIN_PASSWORD": account["password"], "BCRYPT_COST": "4"}
 
 
 def test_created_admin_can_log_in(checkout: Checkout, api: Api, api_database: str) -> None:

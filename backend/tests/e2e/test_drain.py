@@ -30,6 +30,7 @@ from tests.processes import (
     Fork,
     connected,
     free_port,
+    get,
     serving,
     wait_until,
 )
@@ -194,7 +195,7 @@ def test_failed_sigusr2_leaves_the_server_reachable(
 
 def is_answered(api: Api) -> bool:
     try:
-        return httpx.get(f"{api.url}/health/live", timeout=0.5).status_code == 200
+        return get(f"{api.url}/health/live", timeout=0.5).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -227,7 +228,7 @@ def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
         kept.send("POST", "/users", b"{}")
         assert kept.receive().status_code == 422
     wait_until(lambda: not set(workers(api)) & set(before), "the old one ends")
-    assert httpx.get(f"{api.url}/health/live").status_code == 200
+    assert get(f"{api.url}/health/live").status_code == 200
 
 
 def test_max_requests_restart_loses_no_request(checkout: Checkout, module_database: str) -> None:

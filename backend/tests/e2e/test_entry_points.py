@@ -4,7 +4,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests import postgres
@@ -16,6 +15,7 @@ from tests.processes import (
     Fork,
     connected,
     free_port,
+    get,
     installed_pressroom,
     output_of,
     python,
@@ -117,7 +117,7 @@ def test_addresses_follow_the_port_in_processes_that_reload(
         uploaded = api.client.post("/media", files=picture, headers=api.bearer("images"))
         address = uploaded.json()["url"]
         assert address.startswith(f"http://localhost:{port}/media/")
-        assert httpx.get(address).headers["Content-Type"] == "image/jpeg"
+        assert get(address).headers["Content-Type"] == "image/jpeg"
 
 
 def test_serve_reads_secrets_from_files_and_the_port_from_its_option(

@@ -32,6 +32,15 @@ from tests.smtp import MailServer, mail_server
 pytestmark = pytest.mark.e2e
 
 NEW = "a better password"
+SOON = """
+import app.main
+create_jobs = app.main.create_jobs
+app.main.create_jobs = lambda *arguments: [
+    job._replace(interval=0.5) if job.name == "mail delivery" else job
+    for job in create_jobs(*arguments)
+]
+"""
+"""Due mails are looked for more often."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,7 @@ def api(checkout: Checkout, database: str, port: int) -> Iterator[Api]:
     with serving(
         checkout,
         GUNICORN,
+        first=SOON,
         DATABASE_URL=database,
         ENVIRONMENT="test",
         WEB_CONCURRENCY="2",
@@ -184,7 +194,7 @@ def test_delivery_resumes_after_a_database_outage(
 
 
 def test_development_needs_no_mail_server(checkout: Checkout, own_database: str) -> None:
-    with serving(checkout, DATABASE_URL=own_database) as api:
+    with serving(checkout, first=SOON, DATABASE_URL=own_database) as api:
         api.register("grace")
         pattern = r"http://localhost:8000/studio/verify-email#token=(\S+)"
         token: str = wait_until(
@@ -202,7 +212,7 @@ def test_server_stops_during_mail_delivery(checkout: Checkout, own_database: str
     import signal
     import socket
 
-    patient = "import app.jobs.mail as mail; mail.RESPONSE_TIMEOUT_SECONDS = 3600"
+    patient = f"{SOON}\nimport app.jobs.mail as mail; mail.RESPONSE_TIMEOUT_SECONDS = 3600"
     port = free_port()
     command = (*UVICORN, "--port", str(port))
     silent = socket.create_server((HOST, 0))

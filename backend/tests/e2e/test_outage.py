@@ -91,7 +91,9 @@ def fill_pools(api: Api) -> None:
     """
     without_keepalive = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     with (
-        httpx.Client(base_url=api.url, timeout=DEADLINE, limits=without_keepalive) as client,
+        httpx.Client(
+            base_url=api.url, timeout=DEADLINE, limits=without_keepalive, verify=False
+        ) as client,
         ThreadPoolExecutor(4 * POOL_SIZE) as threads,
     ):
         fresh = replace(api, client=client)

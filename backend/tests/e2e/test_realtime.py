@@ -69,7 +69,9 @@ async def test_streams_survive_a_restart_of_postgresql_and_end_with_the_worker(
     token = register(api)
     limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=api.url, timeout=DEADLINE, limits=limits) as client,
+        httpx.AsyncClient(
+            base_url=api.url, timeout=DEADLINE, limits=limits, verify=False
+        ) as client,
         AsyncExitStack() as opened,
     ):
         streams = []

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import cycle
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from tests.processes import DEADLINE, GUNICORN, Api, Checkout, serving, wait_unt
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 MAX_LAG = 1.0
-ROUNDS = 60
+ROUNDS = 20
 LOST = "the primary of DATABASE_URL does not answer"
 PRIMARY_BACK = "the primary answers again"
 
@@ -68,14 +69,16 @@ READERS = """
 """
 
 
-def reads_on(member: ClusterMember, api: Api) -> bool:
-    """Return whether the process has just read articles from the server."""
+def read_on(member: ClusterMember, apis: list[Api]) -> bool:
+    """Return whether all processes have just read articles from the server."""
     try:
         ports = {row["client_port"] for row in fetch(member.url, READERS)}
     except asyncpg.PostgresError:  # the replay cancels statements and connections
         return False
-    connections = psutil.Process(api.process.pid).net_connections()
-    return any(each.laddr.port in ports for each in connections)
+    processes = [psutil.Process(api.process.pid) for api in apis]
+    return all(
+        any(each.laddr.port in ports for each in process.net_connections()) for process in processes
+    )
 
 
 def wait_until_used(site: Site) -> None:
@@ -84,7 +87,7 @@ def wait_until_used(site: Site) -> None:
     def is_used() -> bool:
         for api in site.apis:
             assert api.client.get("/articles").status_code == 200
-        return all(reads_on(site.replica, api) for api in site.apis)
+        return read_on(site.replica, site.apis)
 
     wait_until(is_used, "the replica is used", log=site.apis[0].process.log)
 
@@ -193,21 +196,21 @@ def test_promoted_replica_takes_over(checkout: Checkout) -> None:
         assert "[error" not in found.apis[0].process.log
 
 
-def test_primary_that_hangs_blocks_neither_reads_nor_probes(checkout: Checkout) -> None:
+def test_primary_that_hangs_blocks_neither_reads_nor_probes(shared: Site) -> None:
     """Its connections stay open, as those to a host that was cut off. Probes wait four seconds."""
-    with site(checkout) as found, ThreadPoolExecutor(1) as threads:
-        wait_until_used(found)
-        api, processes = found.apis[0], processes_of(found.primary.directory)
+    wait_until_used(shared)
+    api, processes = shared.apis[0], processes_of(shared.primary.directory)
+    new = {"title": "During an outage", "content": "Text.", "published": True}
+    with ThreadPoolExecutor(1) as threads:
         for each in processes:
             each.suspend()
         try:
-            new = {"title": "During an outage", "content": "Text.", "published": True}
             write = threads.submit(
-                api.client.post, "/articles", json=new, headers=found.headers, timeout=DEADLINE
+                api.client.post, "/articles", json=new, headers=shared.headers, timeout=DEADLINE
             )
             wait_until(lambda: LOST in api.process.log, "the loss is noticed")
             for path in ("/health/ready", "/articles", "/auth/me"):
-                answer = api.client.get(path, headers=found.headers, timeout=4)
+                answer = api.client.get(path, headers=shared.headers, timeout=4)
                 assert answer.status_code == 200, answer.text
             assert PRIMARY_LOST in api.client.get("/health/ready").json()["warnings"]
             refused = write.result(20)
@@ -216,47 +219,44 @@ def test_primary_that_hangs_blocks_neither_reads_nor_probes(checkout: Checkout) 
         finally:
             for each in processes:
                 each.resume()
-        wait_until(lambda: PRIMARY_BACK in api.process.log, "the primary is back")
-        assert api.client.post("/articles", json=new, headers=found.headers).status_code == 201
+    for each_api in shared.apis:
+        wait_until(partial(is_back, each_api), "the primary is back", log=each_api.process.log)
+        answer = each_api.client.post("/articles", json=new, headers=shared.headers)
+        assert answer.status_code == 201, answer.text
 
 
-@pytest.mark.parametrize(
-    ("is_new", "problem"),
-    [
-        (True, "belongs to another cluster or database than DATABASE_URL"),
-        (False, "is neither a replica nor the primary of DATABASE_URL"),
-    ],
-    ids=["another cluster", "a copy"],
-)
-def test_other_cluster_is_refused(checkout: Checkout, is_new: bool, problem: str) -> None:
-    with cluster(replicas=0) as [primary], cluster(replicas=0, is_new=is_new) as [other]:
-        settings = {"DATABASE_URL": primary.url, "DATABASE_READ_URL": other.url}
+def is_back(api: Api) -> bool:
+    return PRIMARY_BACK in api.process.log
+
+
+def test_servers_of_other_clusters_are_refused(shared: Site, checkout: Checkout) -> None:
+    """The replica of a copy has the identifier of the cluster, and what only the copy has."""
+    with cluster(replicas=0, is_new=True) as [other], cluster(replicas=1) as [copy, replica]:
+        for number in range(3):
+            copy.execute("SELECT pg_switch_wal()")
+            copy.execute(f"CREATE TABLE filler{number} AS SELECT generate_series(1, 1000)")
+        problems = {
+            other.port: "belongs to another cluster or database than DATABASE_URL",
+            copy.port: "is neither a replica nor the primary of DATABASE_URL",
+            replica.port: "is ahead of the primary: it belongs to another cluster",
+        }
+        hosts = ",".join(f"127.0.0.1:{port}" for port in problems)
+        settings = {
+            "DATABASE_URL": shared.primary.url,
+            "DATABASE_READ_URL": f"postgresql://postgres@{hosts}/pressroom",
+        }
         with serving(checkout, **settings) as api:
             headers = api.bearer("first")
-            warning = wait_until(
-                lambda: api.client.get("/health/ready").json()["warnings"],
-                "the warning is shown",
-            )
-            name = f"127.0.0.1:{other.port}"
-            assert warning == [f"The replica {name} {problem}"]
-            wait_until(lambda: f"DATABASE_READ_URL: {name} {problem}" in api.process.log, "a log")
-            assert api.client.get("/auth/me", headers=headers).status_code == 200
-
-
-def test_replica_of_a_copy_is_refused(checkout: Checkout) -> None:
-    """It has the identifier of the cluster, and what only the copy has written."""
-    with cluster(replicas=0) as [primary], cluster(replicas=1) as [copy, replica]:
-        for _ in range(3):
-            copy.execute("SELECT pg_switch_wal()")
-            copy.execute("CREATE TABLE IF NOT EXISTS filler AS SELECT generate_series(1, 1000)")
-        settings = {"DATABASE_URL": primary.url, "DATABASE_READ_URL": replica.url}
-        with serving(checkout, **settings) as api:
-            problem = "is ahead of the primary: it belongs to another cluster"
-            warning = [f"The replica 127.0.0.1:{replica.port} {problem}"]
+            found = [f"127.0.0.1:{port} {problem}" for port, problem in problems.items()]
+            warnings = [f"The replica {each}" for each in found]
             wait_until(
-                lambda: api.client.get("/health/ready").json()["warnings"] == warning,
-                "the warning is shown",
+                lambda: api.client.get("/health/ready").json()["warnings"] == warnings,
+                "the warnings are shown",
+                log=api.process.log,
             )
+            for each in found:
+                assert f"DATABASE_READ_URL: {each}" in api.process.log
+            assert api.client.get("/auth/me", headers=headers).status_code == 200
 
 
 def test_url_of_a_replica_is_no_primary(shared: Site, checkout: Checkout) -> None:
@@ -274,18 +274,15 @@ def test_too_many_connections_are_a_warning(shared: Site, checkout: Checkout) ->
 
 
 def test_full_server_is_named(checkout: Checkout) -> None:
-    with cluster(replicas=0) as [primary]:
-        primary.execute("ALTER SYSTEM SET max_connections = 20")
-        primary.stop()
-        primary.start()
-        with ExitStack() as stack:
-            with suppress(asyncpg.TooManyConnectionsError):
-                while True:
-                    stack.enter_context(holding(primary.url, "SELECT"))
-            api = stack.enter_context(serving(checkout, DATABASE_URL=primary.url))
-            ready = api.client.get("/health/ready")
-            assert ready.status_code == 503
-            assert "PostgreSQL has no free connection" in ready.json()["message"]
+    full = cluster(replicas=0, parameters="max_connections = 20\n")
+    with full as [primary], ExitStack() as stack:
+        with suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                stack.enter_context(holding(primary.url, "SELECT"))
+        api = stack.enter_context(serving(checkout, DATABASE_URL=primary.url))
+        ready = api.client.get("/health/ready")
+        assert ready.status_code == 503
+        assert "PostgreSQL has no free connection" in ready.json()["message"]
 
 
 def test_streams_tell_only_what_can_be_read(shared: Site) -> None:

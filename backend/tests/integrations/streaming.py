@@ -179,14 +179,15 @@ class LiveServer:
             base_url=f"http://{HOST}:{port}",
             timeout=DEADLINE,
             limits=httpx.Limits(max_connections=None),
+            verify=False,  # it uses no TLS
             event_hooks={"response": [partial(require_declared, app)]},
         )
         return cls(app, server, listener, task, client)
 
     async def stop(self) -> None:
+        await self.client.aclose()  # the server would wait for idle connections
         self.server.should_exit = True
         await self.task
-        await self.client.aclose()
 
 
 async def _serve(server: DrainingServer, listener: socket.socket) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -40,15 +42,27 @@ FUNCTIONS = """
 """
 
 
-def schema_of(url: str) -> list[tuple[object, ...]]:
-    async def run() -> list[tuple[object, ...]]:
-        connection = await asyncpg.connect(driver_url(url))
-        try:
-            return [tuple(row) for row in await connection.fetch(DUMP)]
-        finally:
-            await connection.close()
+Schema = list[tuple[object, ...]]
 
-    return asyncio.run(run())
+
+def schema_of(url: str) -> Schema:
+    return [tuple(row) for row in fetch(url, DUMP)]
+
+
+@contextmanager
+def schema_reader(url: str) -> Iterator[Callable[[], Schema]]:
+    """Yield a function that returns the schema without the table of Alembic, on one connection."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(driver_url(url), statement_cache_size=0))
+
+        def read() -> Schema:
+            rows = map(tuple, runner.run(connection.fetch(DUMP)))
+            return [row for row in rows if row[1] != "alembic_version"]
+
+        try:
+            yield read
+        finally:
+            runner.run(connection.close())
 
 
 def test_upgrade_after_downgrade_gives_the_same_schema() -> None:
@@ -61,21 +75,22 @@ def test_upgrade_after_downgrade_gives_the_same_schema() -> None:
         assert schema_of(url) == first
 
 
-def test_each_migration_can_be_upgraded_and_downgraded() -> None:
+def test_each_migration_can_be_upgraded_and_downgraded(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
-    with temporary_database() as url:
-        after: list[tuple[object, ...]] = []
+    # Otherwise each command would read all migrations.
+    monkeypatch.setattr(ScriptDirectory, "from_config", lambda config: scripts)
+    with temporary_database() as url, schema_reader(url) as schema:
+        after: Schema = []
         for script in reversed(list(scripts.walk_revisions())):
             before = after
             upgrade(url, script.revision)
-            after = schema_of(url)
+            after = schema()
             previous = script.down_revision
             assert not isinstance(previous, list | tuple)  # there are no merges
             command.downgrade(alembic_config(url), previous or "base")
-            remaining = {entry for entry in schema_of(url) if entry[1] != "alembic_version"}
-            assert remaining == {entry for entry in before if entry[1] != "alembic_version"}
+            assert set(schema()) == set(before)
             upgrade(url, script.revision)
-            assert schema_of(url) == after
+            assert schema() == after
 
 
 def test_interrupted_migrations_can_be_run_again() -> None:
