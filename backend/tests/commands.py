@@ -1,13 +1,10 @@
 """The `pressroom` command in this process."""
 
-import asyncio
 import sys
 from typing import Any
 
-import asyncpg
-
 from app import cli
-from tests.databases import driver_url
+from tests.databases import with_connection
 
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -31,11 +28,4 @@ def run(*arguments: str) -> int:
 
 
 def fetch(url: str, query: str) -> list[Any]:
-    async def fetch_all() -> list[Any]:
-        connection = await asyncpg.connect(driver_url(url))
-        try:
-            return list(await connection.fetch(query))
-        finally:
-            await connection.close()
-
-    return asyncio.run(fetch_all())
+    return list(with_connection(url, lambda connection: connection.fetch(query)))

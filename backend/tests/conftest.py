@@ -34,6 +34,7 @@ from tests.databases import (
     database_within,
     delete_all_rows,
     execute,
+    kept_connection,
     migrated_database,
     rolled_back,
     server_url,
@@ -164,6 +165,13 @@ def _restore_root_logger() -> Iterator[None]:
     root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _server_connection() -> Iterator[None]:
+    """Keep the connection that creates and drops databases."""
+    with kept_connection(server_url()):
+        yield
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """Create the migrated database of this worker."""
@@ -252,9 +260,10 @@ def client(app: "FastAPI") -> httpx.AsyncClient:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cli_database() -> Iterator[str]:
-    with migrated_database() as url:
+    """Create the migrated database of `own_database`."""
+    with migrated_database() as url, kept_connection(url):
         yield url
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from threading import current_thread, main_thread
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 import asyncpg
@@ -21,6 +22,9 @@ from app.db.base import Base
 from app.db.reading import Reader
 from app.db.session import Database
 
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+Result = TypeVar("Result")
+
 TEST_SERVER_DIR = PROJECT_DIR / ".data" / "test-postgres"
 RESTART_SEQUENCES = """
     SELECT setval(oid::regclass, 1, false) FROM pg_class
@@ -30,6 +34,8 @@ TEMPLATE_LOCK = 0x74656D706C617465
 EMPTY = (
     "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
 )
+
+_kept: dict[str, tuple[asyncio.Runner, Connection]] = {}
 
 
 @cache
@@ -109,18 +115,60 @@ def application_url(url: str) -> str:
     return role.render_as_string(hide_password=False)
 
 
-def execute(url: str, *statements: str) -> None:
-    """Run statements, each in its own transaction, without a running event loop."""
+@contextmanager
+def kept_connection(url: str) -> Iterator[None]:
+    """Let `with_connection` use one connection to a database.
 
-    async def run() -> None:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
+    Opening one takes longer than most statements, and its process learns about each table anew.
+    """
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        connection = runner.run(connect(url))
+        _kept[url] = runner, connection
         try:
-            for statement in statements:
-                await connection.execute(statement)
+            yield
+        finally:
+            del _kept[url]
+            connection.terminate()
+
+
+async def connect(url: str) -> Connection:
+    """Open a connection that keeps no plans: tests change tables."""
+    return await asyncpg.connect(driver_url(url), statement_cache_size=0)
+
+
+def with_connection(url: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Do `work` with a connection, without a running event loop."""
+    if url in _kept and current_thread() is main_thread():
+        runner, connection = _kept[url]
+        return runner.run(_and_reset(connection, work))
+
+    async def run() -> Result:
+        connection = await connect(url)
+        try:
+            return await work(connection)
         finally:
             await connection.close()
 
-    asyncio.run(run())
+    return asyncio.run(run())
+
+
+async def _and_reset(
+    connection: Connection, work: Callable[[Connection], Awaitable[Result]]
+) -> Result:
+    try:
+        return await work(connection)
+    finally:
+        await connection.reset()
+
+
+def execute(url: str, *statements: str) -> None:
+    """Run statements, each in its own transaction, without a running event loop."""
+
+    async def run(connection: Connection) -> None:
+        for statement in statements:
+            await connection.execute(statement)
+
+    with_connection(url, run)
 
 
 async def run(database: Database, statement: str, **parameters: Any) -> None:
@@ -129,6 +177,7 @@ async def run(database: Database, statement: str, **parameters: Any) -> None:
         await session.execute(text(statement), parameters)
 
 
+@cache
 def delete_all_rows() -> str:
     """Return a statement that empties all tables: for a few rows faster than TRUNCATE."""
     deletions = " ".join(f"DELETE FROM {table.name};" for table in Base.metadata.sorted_tables)

@@ -1,4 +1,6 @@
-"""What routes declare for OpenAPI, and a hook for httpx that requires it of every response."""
+"""What routes declare for OpenAPI, its document, and a hook that requires it of responses."""
+
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -22,6 +24,17 @@ def native_routes(app: FastAPI) -> list[DescribedRoute]:
 def declared_codes(route: DescribedRoute, status: int) -> set[str]:
     """Return the codes of the errors that the route declares for a status."""
     return {error.code for error in route.errors.get(status, ())}
+
+
+def document_of(app: FastAPI, *paths: str) -> dict[str, Any]:
+    """Return the OpenAPI document of these paths. That of all paths takes much longer."""
+    routes, known = app.router.routes, app.openapi_schema
+    app.router.routes = [each for each in routes if getattr(each, "path", None) in paths]
+    app.openapi_schema = None
+    try:
+        return app.openapi()
+    finally:
+        app.router.routes, app.openapi_schema = routes, known
 
 
 def _route_of(app: FastAPI, request: httpx.Request) -> StrictRoute | None:

@@ -1,7 +1,8 @@
 """Factories: async functions that add rows to a session, with defaults for all columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from faker import Faker
@@ -33,7 +34,7 @@ from app.models import (
     WebhookDelivery,
 )
 from app.services.articles.rendering import rendered_columns
-from app.services.articles.tagging import lock_tags, set_tags
+from app.services.articles.tagging import add_tags, lock_tags, tags_named
 from app.services.integrations.events import latest_position
 from app.services.integrations.signing import new_secret
 
@@ -99,7 +100,30 @@ async def create_session(session: AsyncSession, *, user: User) -> UserSession:
 
 
 async def create_article(
-    session: AsyncSession,
+    session: AsyncSession, *, author: User, tags: Sequence[str] = (), **columns: Any
+) -> Article:
+    """Create an article, by default published now. See `new_article` for `columns`."""
+    (article,) = await create_articles(session, [{"tags": tags, **columns}], author=author)
+    return article
+
+
+async def create_articles(
+    session: AsyncSession, articles: Iterable[Mapping[str, Any]], *, author: User
+) -> list[Article]:
+    """Create articles with few statements. Each has the arguments of `create_article`."""
+    rows = [dict(each) for each in articles]
+    tags = [row.pop("tags", ()) for row in rows]
+    made = [new_article(**{"author": author, **row}) for row in rows]
+    session.add_all(made)
+    await session.flush()
+    if any(tags):
+        locked = (await lock_tags(session, chain.from_iterable(tags))).by_key
+        tagged = zip(made, tags, strict=True)
+        await add_tags(session, {each.id: tags_named(locked, names) for each, names in tagged})
+    return made
+
+
+def new_article(
     *,
     author: User,
     title: str | None = None,
@@ -107,13 +131,12 @@ async def create_article(
     slug: str | None = None,
     published: bool = True,
     published_at: datetime | None = None,
-    tags: Sequence[str] = (),
     **columns: Any,
 ) -> Article:
-    """Create an article, by default published now. `columns` are further columns of its row."""
+    """Return an article, by default published now. `columns` are further columns of its row."""
     title = title or fake.sentence(nb_words=6)
     content = content or fake.paragraph(nb_sentences=5)
-    article = Article(
+    return Article(
         title=title,
         content=content,
         slug=slug or f"{slugify(title)}-{next(_numbers)}",
@@ -121,12 +144,6 @@ async def create_article(
         author_id=author.id,
         **{**rendered_columns(render_sync(content), own_excerpt=None), **columns},
     )
-    session.add(article)
-    await session.flush()
-    if tags:
-        locked = await lock_tags(session, tags)
-        await set_tags(session, article_id=article.id, tags=locked.by_key)
-    return article
 
 
 async def create_comment(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from fcntl import F_DUPFD_CLOEXEC, fcntl
+from fcntl import F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import partial
 from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
@@ -35,6 +35,8 @@ MODULES = ("tests.preloaded", "tests.factories", "tests.patterns", "hypothesis",
 SOCKET = "PRESSROOM_TEST_SOCKET"
 """The environment variable with the address of the process."""
 PROGRAM = Path(__file__).with_name("forked.py")
+SPAWNED = "--multiprocessing-fork"
+"""An argument of processes that multiprocessing starts with the method `spawn`."""
 
 _measured: "list[Coverage]" = []
 
@@ -69,12 +71,22 @@ def prepared(arguments: Sequence[str], *, cover: bool) -> Iterator[None]:
 def start_fork_server() -> None:
     """Let the fork server of multiprocessing in this process be such a fork, too."""
     resource_tracker.ensure_running()
+    with forks_of_multiprocessing():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def forks_of_multiprocessing() -> Iterator[None]:
+    """Let processes that multiprocessing starts be such forks, if this process is one."""
     path = os.environ["PATH"]
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # for the program
-    set_executable(str(PROGRAM))
-    forkserver.ensure_running()
-    set_executable(sys.executable)
-    os.environ["PATH"] = path
+    if SOCKET in os.environ:
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # for the program
+        set_executable(str(PROGRAM))
+    try:
+        yield
+    finally:
+        set_executable(sys.executable)
+        os.environ["PATH"] = path
 
 
 class ImportedModule(pytest.Module):
@@ -163,8 +175,17 @@ def adopt(connection: socket.socket) -> str:
         os.dup2(source, target, inheritable=target <= 2)
         os.close(source)
     arguments: list[str] = content["arguments"]
-    sys.argv = ["-c"]
-    return arguments[arguments.index("-c") + 1]
+    code = arguments.index("-c") + 1
+    sys.argv = ["-c", *arguments[code + 1 :]]
+    if SPAWNED in arguments:
+        end_with_the_program(kept)
+    return arguments[code]
+
+
+def end_with_the_program(connection: int) -> None:
+    """Let SIGIO end this process when the program is killed, which has the other end."""
+    fcntl(connection, F_SETOWN, os.getpid())
+    fcntl(connection, F_SETFL, fcntl(connection, F_GETFL) | os.O_ASYNC)
 
 
 def listen(numbers: Sequence[int], arguments: Sequence[str], *, cover: bool) -> str:

@@ -60,10 +60,10 @@ def grows_too_fast(
     ):
         return True
     for length in (short // 4, short):
-        taken = elapsed(run, make(length))
+        taken = cost(run, make(length))
         if (
             taken > floor
-            and cost(run, make(length)) > SUSPICIOUS * cost(run, make(length // 4))
+            and taken > SUSPICIOUS * cost(run, make(length // 4))
             and exceeds_growth(run, make(4 * length), make(length), floor=floor)
         ):
             return True

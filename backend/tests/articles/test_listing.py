@@ -15,7 +15,7 @@ from app.core import clock
 from app.core.enums import Role
 from app.models import Article, User
 from app.services.articles import listing
-from tests.factories import bearer, create_article, create_user
+from tests.factories import bearer, create_article, create_articles, create_user
 from tests.test_lists import statements
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,16 +62,15 @@ async def author(session: AsyncSession) -> User:
 @pytest.fixture
 async def articles(session: AsyncSession, author: User) -> list[Article]:
     """Eleven articles: three share each date, and titles sort in the opposite direction."""
-    return [
-        await create_article(
-            session,
-            author=author,
-            title=f"Title {chr(ord('z') - number)}",
-            published_at=START + timedelta(days=number // 3),
-            tags=["every", "even" if number % 2 == 0 else "odd"],
-        )
+    rows = [
+        {
+            "title": f"Title {chr(ord('z') - number)}",
+            "published_at": START + timedelta(days=number // 3),
+            "tags": ["every", "even" if number % 2 == 0 else "odd"],
+        }
         for number in range(11)
     ]
+    return await create_articles(session, rows, author=author)
 
 
 class TestPages:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -19,12 +19,12 @@ from app.models import Article, TagChange, User
 from app.schemas.articles.tag import TagUpdate
 from app.services.articles import retagging, tags
 from tests.articles.test_tag_names import stored_names
-from tests.databases import driver_url, execute, migrated_database
-from tests.factories import bearer, create_article, create_user
+from tests.databases import driver_url, execute
+from tests.factories import bearer, create_article, create_articles, create_user
 from tests.postgres import fetch
 from tests.test_operations import identity_of
 
-MANY = 5000
+MANY = 2000
 WRITE = (
     "UPDATE articles SET version = version + 1, title = 'Changed'"
     " WHERE id = (SELECT id FROM articles ORDER BY random() LIMIT 1)"
@@ -38,14 +38,14 @@ async def editor(session: AsyncSession) -> User:
 
 @pytest.fixture(autouse=True)
 def small_batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "many_articles" not in request.fixturenames:
-        monkeypatch.setattr(retagging, "BATCH", 2)
+    """Many articles are changed in 25 batches, and others two by two."""
+    is_large = "many_articles" in request.fixturenames
+    monkeypatch.setattr(retagging, "BATCH", MANY // 25 if is_large else 2)
 
 
 @pytest.fixture
 async def articles(session: AsyncSession, editor: User) -> Sequence[Article]:
-    names = ["Engines", "Looms"]
-    return [await create_article(session, author=editor, tags=names) for _ in range(5)]
+    return await create_articles(session, [{"tags": ["Engines", "Looms"]}] * 5, author=editor)
 
 
 async def versions(session: AsyncSession) -> Sequence[int]:
@@ -160,20 +160,19 @@ async def test_tags_that_are_merged_into_a_removed_tag_follow_it(
 
 
 @pytest.fixture
-def many_articles() -> Iterator[str]:
-    """Create a database in which many articles have a tag."""
-    with migrated_database() as url:
-        execute(
-            url,
-            "INSERT INTO users (email, username, name, hashed_password, role)"
-            " VALUES ('ada@example.com', 'ada', 'Ada', 'x', 'editor')",
-            "INSERT INTO articles (title, content, slug, author_id, published_at)"
-            f" SELECT 'A', 'b', 'a-' || n, 1, now() FROM generate_series(1, {MANY}) AS n",
-            "INSERT INTO tags (name, key, slug, is_listed)"
-            " VALUES ('Engines', 'engines', 'engines', true)",
-            "INSERT INTO article_tags (article_id, tag_id) SELECT id, 1 FROM articles",
-        )
-        yield url
+def many_articles(own_database: str) -> str:
+    """Create many articles with a tag."""
+    execute(
+        own_database,
+        "INSERT INTO users (email, username, name, hashed_password, role)"
+        " VALUES ('ada@example.com', 'ada', 'Ada', 'x', 'editor')",
+        "INSERT INTO articles (title, content, slug, author_id, published_at)"
+        f" SELECT 'A', 'b', 'a-' || n, 1, now() FROM generate_series(1, {MANY}) AS n",
+        "INSERT INTO tags (name, key, slug, is_listed)"
+        " VALUES ('Engines', 'engines', 'engines', true)",
+        "INSERT INTO article_tags (article_id, tag_id) SELECT id, 1 FROM articles",
+    )
+    return own_database
 
 
 async def rename_while_writing(url: str) -> float:

@@ -15,7 +15,7 @@ from app.db.session import Database
 from app.models import Article, User
 from app.services.articles import listing, matching
 from app.services.articles.search import MATCH_START, MATCH_STOP, _search, highlight
-from tests.factories import bearer, create_article, create_user
+from tests.factories import bearer, create_article, create_articles, create_user
 from tests.test_lists import statements
 
 
@@ -38,15 +38,11 @@ async def articles(session: AsyncSession, author: User) -> dict[str, Article]:
         "title": {"title": "The looms of Lyon", "content": "About silk, and how it is woven."},
         "none": {"title": "Steam", "content": "Engines that are driven by steam alone."},
     }
-    return {
-        name: await create_article(
-            session,
-            author=author,
-            published_at=clock.now() - timedelta(days=number + 1),
-            **values,
-        )
-        for number, (name, values) in enumerate(texts.items())
-    }
+    rows = [
+        {"published_at": clock.now() - timedelta(days=number + 1), **values}
+        for number, values in enumerate(texts.values())
+    ]
+    return dict(zip(texts, await create_articles(session, rows, author=author), strict=True))
 
 
 async def search(client: httpx.AsyncClient, q: str, **options: Any) -> list[dict[str, Any]]:
@@ -420,15 +416,16 @@ async def test_each_strategy_finds_the_newest(
     strategy: str,
 ) -> None:
     now = clock.now()
-    for number in range(12):
-        await create_article(
-            session,
-            author=author,
-            title=f"Loom {number}",
-            content="Von Häusern ist hier die Rede." if number % 2 else "It is about houses.",
-            language="de" if number % 2 else "en",
-            published_at=now - timedelta(days=number),
-        )
+    rows = [
+        {
+            "title": f"Loom {number}",
+            "content": "Von Häusern ist hier die Rede." if number % 2 else "It is about houses.",
+            "language": "de" if number % 2 else "en",
+            "published_at": now - timedelta(days=number),
+        }
+        for number in range(12)
+    ]
+    await create_articles(session, rows, author=author)
     await create_article(session, author=author, title="Loom", published=False)
     terms = await matching.parse_query(database.reader, q="loom", viewer=None)
     assert terms is not None
@@ -453,14 +450,15 @@ async def test_common_word_is_searched_among_the_articles_of_the_tag(
     monkeypatch.setattr(matching, "MAX_EXAMINED", 3)
     listing._page.cache_clear()
     now = clock.now()
-    for number in range(12):
-        await create_article(
-            session,
-            author=author,
-            title=f"Loom {number}",
-            tags=["Weaving"] if number % 3 == 2 else ["Silk", "Wool"],
-            published_at=now - timedelta(days=number),
-        )
+    rows = [
+        {
+            "title": f"Loom {number}",
+            "tags": ["Weaving"] if number % 3 == 2 else ["Silk", "Wool"],
+            "published_at": now - timedelta(days=number),
+        }
+        for number in range(12)
+    ]
+    await create_articles(session, rows, author=author)
     await create_article(session, author=author, title="Loom", tags=["Weaving"], published=False)
 
     async def listed(query: str, **options: Any) -> list[str]:
@@ -602,13 +600,11 @@ async def test_suggestions_are_the_newest_ten(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     now = clock.now()
-    for number in range(15):
-        await create_article(
-            session,
-            author=author,
-            title=f"Loom {number}",
-            published_at=now - timedelta(days=number),
-        )
+    rows = [
+        {"title": f"Loom {number}", "published_at": now - timedelta(days=number)}
+        for number in range(15)
+    ]
+    await create_articles(session, rows, author=author)
     assert await suggestions(client, "lo") == [f"Loom {number}" for number in range(10)]
     response = await client.get("/search/suggest?q=loom%2014")
     (suggestion,) = response.json()

@@ -14,7 +14,7 @@ from app.core.enums import Role
 from app.db.session import Database
 from app.models import User
 from app.services.articles import tags
-from tests.databases import execute, migrated_database
+from tests.databases import execute
 from tests.factories import bearer, create_article, create_user
 from tests.postgres import fetch, holding
 
@@ -134,21 +134,20 @@ async def test_unlisting_a_tag_removes_stored_names(
     assert response.json()["tags"] == ["ENGINES"]
 
 
-def test_tag_stays_listed_while_an_article_is_locked() -> None:
+def test_tag_stays_listed_while_an_article_is_locked(own_database: str) -> None:
     """The job has locked the tag, so waiting for the article could be a deadlock."""
-    with migrated_database() as url:
-        execute(
-            url,
-            "INSERT INTO users (email, username, name, hashed_password)"
-            " VALUES ('ada@example.com', 'ada', 'Ada', 'x')",
-            "INSERT INTO articles (title, content, slug, author_id) VALUES ('A', 'b', 'a', 1)",
-            "INSERT INTO tags (name, slug, is_listed) VALUES ('Engines', 'engines', true)",
-            "INSERT INTO article_tags (article_id, tag_id) VALUES (1, 1)",
-        )
-        unlist = "UPDATE tags SET is_listed = false"
-        stored = "SELECT is_listed, tag_names FROM tags, articles"
-        with holding(url, "SELECT FROM articles FOR UPDATE"):
-            execute(url, unlist)
-            assert [tuple(row) for row in fetch(url, stored)] == [(True, ["Engines"])]
-        execute(url, unlist)
-        assert [tuple(row) for row in fetch(url, stored)] == [(False, None)]
+    execute(
+        own_database,
+        "INSERT INTO users (email, username, name, hashed_password)"
+        " VALUES ('ada@example.com', 'ada', 'Ada', 'x')",
+        "INSERT INTO articles (title, content, slug, author_id) VALUES ('A', 'b', 'a', 1)",
+        "INSERT INTO tags (name, slug, is_listed) VALUES ('Engines', 'engines', true)",
+        "INSERT INTO article_tags (article_id, tag_id) VALUES (1, 1)",
+    )
+    unlist = "UPDATE tags SET is_listed = false"
+    stored = "SELECT is_listed, tag_names FROM tags, articles"
+    with holding(own_database, "SELECT FROM articles FOR UPDATE"):
+        execute(own_database, unlist)
+        assert [tuple(row) for row in fetch(own_database, stored)] == [(True, ["Engines"])]
+    execute(own_database, unlist)
+    assert [tuple(row) for row in fetch(own_database, stored)] == [(False, None)]

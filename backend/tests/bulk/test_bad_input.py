@@ -5,7 +5,7 @@ Memory is that of a process that reads the source as `pressroom import` does, wi
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 from app.core.config import BACKEND_DIR
 from tests.bulk.exports import ghost_export, wordpress_post, wxr
 from tests.commands import fetch
-from tests.databases import migrated_database
 from tests.processes import Checkout, Fork
 
 MIB = 1024 * 1024
@@ -151,12 +150,6 @@ class TestMemory:
         assert mib < MAX_MIB
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
-    with migrated_database() as url:
-        yield url
-
-
 def wordpress_source(folder: Path) -> Path:
     posts = (wordpress_post(number=number) for number in range(1, 41))
     return write(folder / "wp.xml", wxr("".join(posts)))
@@ -182,17 +175,17 @@ def markdown_source(folder: Path) -> Path:
 class TestKilled:
     @pytest.mark.parametrize("source", [wordpress_source, ghost_source, markdown_source])
     def test_every_record_is_imported_once(
-        self, run_module: Run, database: str, tmp_path: Path, source: Callable[[Path], Path]
+        self, run_module: Run, own_database: str, tmp_path: Path, source: Callable[[Path], Path]
     ) -> None:
         path = source(tmp_path)
         kill_at = [Random().randrange(start, start + 20) for start in (1, 20, 40)]
         *killed, last = run_module(
-            "killing", json.dumps([*kill_at, 0]), str(path), DATABASE_URL=database
+            "killing", json.dumps([*kill_at, 0]), str(path), DATABASE_URL=own_database
         )
         assert -9 in killed, kill_at
         assert last == 0, kill_at
         (found,) = fetch(
-            database,
+            own_database,
             "SELECT (SELECT array_agg(slug ORDER BY id) FROM articles WHERE draft_slug IS NULL)"
             " || (SELECT array_agg(draft_slug ORDER BY id) FROM articles"
             " WHERE draft_slug IS NOT NULL) AS slugs,"

@@ -9,9 +9,10 @@ import pytest
 
 from app.content.markdown import make_excerpt, render_sync
 from app.core.config import get_settings
+from app.services.bulk import importing
 from tests.bulk.exports import GHOST, WXR, wxr
 from tests.commands import fetch, run
-from tests.databases import execute, migrated_database
+from tests.databases import execute, kept_connection, migrated_database
 
 pytestmark = pytest.mark.usefixtures("restored_environment")
 
@@ -49,7 +50,7 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def another_database() -> Iterator[str]:
-    with migrated_database() as url:
+    with migrated_database() as url, kept_connection(url):
         yield url
 
 
@@ -218,9 +219,12 @@ class TestImport:
         assert message in error
         assert "Traceback" not in error
 
-    def test_import_in_several_batches(self, own_database: str, write: Write) -> None:
+    def test_import_in_several_batches(
+        self, own_database: str, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(importing, "BATCH", 100)
         execute(own_database, ADA)
-        records = [{**RECORD, "slug": f"a-{number}"} for number in range(1300)]
+        records = [{**RECORD, "slug": f"a-{number}"} for number in range(260)]
         records += records[:10]
         path = write("in.ndjson", "\n".join(map(json.dumps, records)))
         assert run("import", str(path)) == 0
@@ -229,7 +233,7 @@ class TestImport:
             "SELECT (SELECT count(*) FROM articles) articles, (SELECT count(*) FROM changes) news,"
             " (SELECT count(*) FROM audit_events) batches, (SELECT count(*) FROM tags) tags",
         )
-        assert tuple(row) == (1300, 1300, 3, 1)
+        assert tuple(row) == (260, 260, 3, 1)
 
     def test_posts_with_the_same_slug_become_two_articles(
         self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
@@ -314,7 +318,7 @@ def contents(path: Path) -> list[bytes]:
 
 class TestSeed:
     def test_rows_have_the_distribution_for_benchmarks(self, own_database: str) -> None:
-        assert run("seed", "--users", "3", "--articles", "2100", "--length", "500") == 0
+        assert run("seed", "--users", "3", "--articles", "1100", "--length", "500") == 0
         (row,) = fetch(
             own_database,
             """
@@ -330,9 +334,9 @@ class TestSeed:
             """,
         )
         assert 450 < row["size"] < 600
-        assert (row["often"], row["seldom"], row["once"], row["tags"]) == (1050, 3, 1, 300)
-        assert 0.25 < row["top"] / 2100 < 0.35
-        assert 0.87 < row["out"] / 2100 < 0.93
+        assert (row["often"], row["seldom"], row["once"], row["tags"]) == (550, 2, 1, 300)
+        assert 0.25 < row["top"] / 1100 < 0.35
+        assert 0.87 < row["out"] / 1100 < 0.93
         assert (row["positions"], row["edited"]) == (3, True)
 
     def test_stored_html_matches_the_renderer(self, own_database: str) -> None:

@@ -248,7 +248,7 @@ class TestAgain:
     async def test_long_thread_takes_linear_time(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
-        comments = [{"id": str(n), "parent": str(n + 1), "content": "x"} for n in range(3000)]
+        comments = [{"id": str(n), "parent": str(n + 1), "content": "x"} for n in range(1500)]
         await post(client, bearer(ada), lines({**RECORD, "comments": comments}))
         roots = select(Comment.root_id).distinct().where(Comment.root_id.is_not(None))
         assert len((await session.scalars(roots)).all()) == 1

@@ -33,6 +33,7 @@ from app.services.media.storage import open_storage
 from tests.bulk.exports import GHOST, wordpress_post, wxr, zipped
 from tests.factories import api_key, bearer, create_import, create_user
 from tests.images import image_bytes
+from tests.interpreter import forks_of_multiprocessing
 from tests.security.conftest import (
     client_at,
     install,
@@ -228,7 +229,8 @@ class TestResult:
 
         monkeypatch.setattr(reading, "MIN_BYTES", 0)
         monkeypatch.setattr(reading, "start_worker", note_start)  # a spy
-        found = await imported(client, ada, body, content_type, **query)
+        with forks_of_multiprocessing():
+            found = await imported(client, ada, body, content_type, **query)
         assert started == ["reading"]
         assert found["records"] > 0
         varying = {"id", "created_at", "finished_at"}

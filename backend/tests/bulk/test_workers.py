@@ -3,10 +3,7 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,21 +26,12 @@ from app.services.bulk.texts import Renderers, render_texts
 from app.services.bulk.workers import Worker
 from tests.bulk.exports import wordpress_post, wxr
 from tests.bulk.test_bad_input import ghost_source, wordpress_source
+from tests.bulk.working import Authors
+from tests.interpreter import forks_of_multiprocessing
+from tests.processes import DEADLINE, Checkout, Fork, wait_until
 
 OPTIONS = ReadOptions(now=datetime(2026, 1, 1, tzinfo=UTC))
 JANE = partial(fixed_author, "jane")
-DEADLINE = 60
-
-
-class Authors:
-    """Notes the authors that it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def __call__(self, handle: str) -> str:
-        self.asked.append(handle)
-        return "jane"
 
 
 _OLD: set[psutil.Process] = set()
@@ -54,6 +42,13 @@ def all_files(monkeypatch: pytest.MonkeyPatch) -> None:
     _OLD.clear()
     _OLD.update(psutil.Process().children())  # such as the database of other tests
     monkeypatch.setattr(reading, "MIN_BYTES", 0)
+
+
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """Let new interpreters be forks, which need no time for imports."""
+    with forks_of_multiprocessing():
+        yield
 
 
 @pytest.fixture(params=["with threads", "alone"])
@@ -78,13 +73,6 @@ def start(path: Path, module: ModuleType = wordpress) -> ReadingProcess:
     return process
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < until
-        threading.Event().wait(0.01)
-
-
 def children() -> list[psutil.Process]:
     """Return the processes that were started since the start of the test."""
     found = []
@@ -105,6 +93,7 @@ def ignore(_: int) -> None:
 
 @pytest.mark.usefixtures("threads")
 class TestRecords:
+    @pytest.mark.usefixtures("forked")
     @pytest.mark.parametrize(
         ("module", "source"), [(wordpress, wordpress_source), (ghost, ghost_source)]
     )
@@ -131,13 +120,15 @@ class TestRecords:
         assert authors.asked == own_authors.asked != []
         assert children() == []
 
+    @pytest.mark.usefixtures("forked")
     def test_an_error_is_raised_here(self, tmp_path: Path) -> None:
         path = tmp_path / "wp.xml"
         path.write_text("no XML")
         with pytest.raises(SourceError, match="not a WordPress export"):
             start(path).survey(ignore)
-        wait_for(lambda: not children())
+        wait_until(lambda: not children(), "the process ends")
 
+    @pytest.mark.usefixtures("forked")
     def test_a_killed_process_is_an_error(self, tmp_path: Path) -> None:
         process = start(wordpress_source(tmp_path))
         process.survey(ignore)
@@ -167,6 +158,7 @@ class TestRecords:
         assert len(errors) == 1
         assert children() == []
 
+    @pytest.mark.usefixtures("forked")
     def test_it_ends_with_the_object(self, tmp_path: Path) -> None:
         process = start(wordpress_source(tmp_path))
         assert children()
@@ -184,7 +176,7 @@ class TestRecords:
         counts: list[int] = []
         records = process.read(OPTIONS, resolve_author=JANE, advance=counts.append)
         next(records)
-        wait_for(lambda: child.status() == psutil.STATUS_SLEEPING)
+        wait_until(lambda: child.status() == psutil.STATUS_SLEEPING, "it waits")
         assert sum(counts) < path.stat().st_size / 4
         process.close()
 
@@ -238,7 +230,7 @@ class TestServing:
             start(wordpress_source(tmp_path)).survey(ignore)
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("forked", "threads")
 class TestRendering:
     TEXTS = (
         *(f"Text **{number}**" for number in range(10)),
@@ -297,43 +289,18 @@ class TestThisProcess:
             os.sched_setaffinity(0, before)
 
 
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from app.services.bulk import reading, wordpress
-from app.services.bulk.texts import Renderers
-reading.MIN_BYTES = 0
-process = reading.start(Path(sys.argv[1]), wordpress)
-renderers = Renderers(3)
-process.survey(lambda _: None)
-renderers(["a", "b", "c"])
-print("ready", flush=True)
-while True:
-    time.sleep(0.1)  # a signal just before a sleep does not end it
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_they_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
     path = wordpress_source(tmp_path)
-    arguments: list[Any] = [sys.executable, "-c", PROGRAM, path]
-    with subprocess.Popen(
-        arguments,
-        cwd=BACKEND_DIR,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as parent:
-        try:
-            assert parent.stdout is not None
-            assert parent.stdout.readline() == b"ready\n"
-            processes = psutil.Process(parent.pid).children()
-            assert len(processes) == 3
-            if number is signal.SIGINT:  # of the terminal: both processes get it
-                os.killpg(parent.pid, number)
-            else:
-                parent.kill()
-            parent.wait(DEADLINE)
-            wait_for(lambda: not any(each.is_running() for each in processes))
-        finally:
-            parent.kill()  # after a failure as well: the end of the block waits for it
+    checkout = Checkout(directory=BACKEND_DIR, logs=tmp_path)
+    settings = {"ENVIRONMENT": "test"}
+    with Fork("tests.bulk.working", str(path), checkout=checkout, settings=settings) as parent:
+        wait_until(lambda: "ready" in parent.log or not parent.running, "the parent is ready")
+        processes = psutil.Process(parent.pid).children()
+        assert len(processes) == 3
+        if number is signal.SIGINT:  # of the terminal: both processes get it
+            os.killpg(parent.pid, number)
+        else:
+            parent.send(number)
+        parent.wait()
+        wait_until(lambda: not any(each.is_running() for each in processes), "they end")

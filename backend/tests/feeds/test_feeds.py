@@ -20,7 +20,7 @@ from app.http.caching import public
 from app.models import Article
 from app.services.feeds.contents import MAX_HTML_BYTES, MAX_ITEMS
 from app.services.feeds.sitemap import MAX_URLS
-from tests.factories import create_article, create_user
+from tests.factories import create_article, create_articles, create_user
 from tests.security.conftest import Install, install
 from tests.test_lists import statements
 
@@ -302,22 +302,18 @@ class TestSelection:
     ) -> None:
         author = await create_user(session)
         now = clock.now()
-        for number in range(MAX_ITEMS + 2):
-            await create_article(
-                session,
-                author=author,
-                title=f"Article {number:02}",
-                tags=["some"],
-                published_at=now - timedelta(minutes=number),
-            )
+        rows = [
+            {"title": f"Article {number:02}", "published_at": now - timedelta(minutes=number)}
+            for number in range(MAX_ITEMS + 2)
+        ]
         hidden: Sequence[dict[str, Any]] = (
             {"published": False},
             {"published_at": now + timedelta(minutes=5), "title": "Scheduled"},
             {"archived_at": now},
             {"deleted_at": now},
         )
-        for columns in hidden:
-            await create_article(session, author=author, tags=["some"], **columns)
+        every = [{"tags": ["some"], **columns} for columns in (*rows, *hidden)]
+        await create_articles(session, every, author=author)
         paths = (f"/{name}", f"/authors/{author.username}/{name}", f"/tags/some/{name}")
         newest = [f"Article {number:02}" for number in range(MAX_ITEMS)]
         for path in paths:

@@ -1,16 +1,17 @@
 """Mass assignment: read-only fields are rejected by name. Huge passwords are rejected unhashed."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth import security
 from app.core.enums import Role
 from app.models import Address, Article, User
+from tests.databases import database_within, savepoint_of
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -112,15 +113,25 @@ TARGETS: dict[str, Target] = {
 }
 
 
+@pytest.fixture(scope="module")
+async def world(module_connection: AsyncConnection) -> World:
+    async with database_within(module_connection).unit_of_work() as session:
+        owner = await create_user(session, username="owner", email=PERSON["email"])
+        return World(
+            admin=await create_user(session, role=Role.ADMIN),
+            owner=owner,
+            article=await create_article(session, author=owner),
+            address=await create_address(session, user=owner),
+        )
+
+
 @pytest.fixture
-async def world(session: AsyncSession) -> World:
-    owner = await create_user(session, username="owner", email=PERSON["email"])
-    return World(
-        admin=await create_user(session, role=Role.ADMIN),
-        owner=owner,
-        article=await create_article(session, author=owner),
-        address=await create_address(session, user=owner),
-    )
+async def connection(
+    module_connection: AsyncConnection, world: World
+) -> AsyncIterator[AsyncConnection]:
+    """The connection of all tests, in a savepoint that is rolled back at the end of each."""
+    async with savepoint_of(module_connection):
+        yield module_connection
 
 
 async def rows(session: AsyncSession) -> list[str]:
@@ -169,8 +180,8 @@ async def test_query_parameters_set_no_fields(
     client: httpx.AsyncClient, session: AsyncSession, world: World, query: str
 ) -> None:
     await client.patch(f"/users/me?{query}", json={}, headers=bearer(world.owner))
-    await session.refresh(world.owner)
-    assert (world.owner.role, world.owner.is_active) == (Role.AUTHOR, True)
+    owner = await session.get_one(User, world.owner.id)
+    assert (owner.role, owner.is_active) == (Role.AUTHOR, True)
 
 
 PASSWORDS: dict[str, tuple[str, Callable[[str], Json]]] = {

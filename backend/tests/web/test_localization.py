@@ -1,6 +1,7 @@
 """Catalogues: each text of a template or a page has a translation, and none is left over."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
 LANGUAGES = sorted(set(localization.catalogues()) - {localization.SOURCE})
 
 
+@cache
 def messages() -> set[str | tuple[str, ...]]:
     """Return the texts of all templates and modules, as pairs if they have a plural."""
     found = extract_from_dir(WEB, METHODS, OPTIONS, keywords=KEYWORDS, strip_comment_tags=True)
