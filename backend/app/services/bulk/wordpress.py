@@ -27,7 +27,7 @@ from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.references import host_of
 from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
-from app.services.bulk.visibility import Reason, is_gate
+from app.services.bulk.visibility import Reason
 from app.services.bulk.wordpress_comments import add_comments
 from app.services.bulk.wxr import Header, Piece, WxrFile, local_name, text_of
 
@@ -74,30 +74,32 @@ _TAG_DOMAINS = {"post_tag", "tag"}
 """The second one is that of exports before WordPress 3.1."""
 _UNFINISHED_STATUSES = {"draft": "", "pending": "the post is pending review"}
 
-_GATES = re.compile(
-    r"<!--\s*wp:(?:jetpack/paywall|premium-content/|jetpack/paid-content|pmpro/|memberful/"
-    r"|restrict-content-pro/|woocommerce-memberships/)"
-    r"|\[(?:restrict|private|members?[_-]?only|memberonly|is_paid|membership|pmpro_membership|rcp_"
-    r"|mepr[_-]|wcm_restrict|wlm_|ihc-|um_loggedin|loggedin|members_access|membership_area|s2if"
-    r"|content_protector|passster|protected|memberful)"
-    r"|\"blockVisibility\":\s*false|\"hideBlock\":\s*true|\"visibilityByRole\":\s*\"(?!public)",
-    re.IGNORECASE,
-)
-"""Blocks and shortcodes of plugins that show text to some readers only, and hidden blocks."""
-_ENDS = re.compile(r"<!--\s*+/wp:([a-z0-9_/-]++)|\[/([A-Za-z][\w-]*+)\]")
-_GATE_NAMES = {
-    "access", "erphpdown", "hidden", "hide", "ihide", "login", "loginview", "pay", "reply",
-    "reply_view", "replyview", "vip", "wppay",
-}  # fmt: skip
-"""Shortcodes around text that only readers see who have logged in, paid or commented."""
 _GATE_FIELDS = {
     "_members_access_role", "_jetpack_newsletter_access", "_wpmem_block", "rcp_access_level",
     "rcp_subscription_level", "rcp_user_level", "_is_paid", "_wpac_is_members_only",
     "_memberful_acl", "_ppp_document_settings_protection", "passster_activate_protection",
     "_private_post", "_wc_memberships_content_restricted", "_lm_members_only", "_restricted_to",
+    "patreon-level", "patreon-total-patronage-level", "patreon-active-patrons-only",
+    "memberful_acl", "memberful_available_to_any_registered_user", "s2member_ccaps_req",
+    "pms-content-restrict-user-status", "pms-content-restrict-subscription-plan",
+    "wppb-content-restrict-user-status", "groups-read", "groups-groups_read_post",
+    "_wppcp_post_page_visibility",
 }  # fmt: skip
 """Fields of plugins that show a post to some readers only."""
-_PUBLIC_VALUES = {"", "0", "no", "none", "everybody", "everyone", "public", "false", "all"}
+_PUBLIC_VALUES = {
+    "", "0", "no", "none", "everybody", "everyone", "public", "false", "all", "guest",
+}  # fmt: skip
+_NO_VALUES = re.compile(
+    r"(?:a:\d+:\{|\}|(?:i:\d+|s:\d+:\"[^\"]*\");(?=a:|s:0:\"\")|s:0:\"\";)++", re.ASCII
+)
+"""An array of PHP in which all values are empty."""
+_RESTRICTING = {
+    "um_content_restriction": re.compile(r"\"_um_custom_access_settings\";(?:b:1|i:1|s:1:\"1\");"),
+    "_issuem_leaky_paywall_visibility": re.compile(
+        r"\"visibility_type\";s:\d+:\"(?!default\"|always\")"
+    ),
+}
+"""Arrays of settings of plugins, and which of them restrict the post."""
 _EXPIRY_FIELDS = {"_expiration-date", "_publishpress_future_date", "_post_expiration", "expiration"}
 
 _NAMED_FIELDS = {
@@ -347,7 +349,8 @@ def _site(header: Header) -> str:
 def _add_to_index(index: Index, item: Item) -> None:
     kind, post_id = item.get("post_type"), item.get("post_id")
     if kind == "wp_block":
-        index.reusable_blocks[post_id] = item.content
+        if item.get("status") == "publish" and not item.get("post_password"):
+            index.reusable_blocks[post_id] = item.content
     elif kind == "attachment":
         url = item.get("attachment_url").strip() or item.get("guid").strip()
         index.attachments[post_id] = Attachment(
@@ -545,30 +548,24 @@ def _restrict(builder: RecordBuilder, item: Item) -> None:
         builder.restrict(Reason.UNFINISHED, f"the post has the status {status[:40]!r}")
     if item.get("post_password"):
         builder.restrict(Reason.RESTRICTED, "the post has a password")
-    if gate := _gate(item.content):
-        builder.restrict(Reason.RESTRICTED, f"parts of the text were for members only ({gate})")
     _restrict_by_fields(builder, item)
-
-
-def _gate(content: str) -> str:
-    """Return a block or shortcode that hides a part of a post, or an empty string."""
-    if gate := _GATES.search(content):
-        shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip('[/"')
-        return shown.partition('"')[0]
-    for end in _ENDS.finditer(content):
-        name = (end[1] or end[2]).lower()
-        if is_gate(name) or name in _GATE_NAMES:
-            return name
-    return ""
 
 
 def _restrict_by_fields(builder: RecordBuilder, item: Item) -> None:
     for name, values in item.meta.items():
         for value in values:
-            if name in _GATE_FIELDS and value.strip().lower() not in _PUBLIC_VALUES:
+            if _hides(name, value.strip()):
                 builder.restrict(Reason.RESTRICTED, f"a plugin restricted the post ({name})")
             if name in _EXPIRY_FIELDS and value.strip():
                 _expire(builder, name, value)
+
+
+def _hides(name: str, value: str) -> bool:
+    """Return whether the value of a field of a plugin shows the post to some readers only."""
+    if settings := _RESTRICTING.get(name):
+        return settings.search(value) is not None
+    is_public = value.lower() in _PUBLIC_VALUES or _NO_VALUES.fullmatch(value) is not None
+    return name in _GATE_FIELDS and not is_public
 
 
 def _expire(builder: RecordBuilder, name: str, value: str) -> None:

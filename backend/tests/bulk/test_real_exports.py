@@ -1,0 +1,112 @@
+"""What real exports and sites contain: restrictions of plugins, parts of texts, bylines."""
+
+import json
+from typing import Any
+
+import pytest
+
+from app.services.bulk import ghost, wordpress
+from app.services.bulk.converting.generators import from_site, from_site_html
+from app.services.bulk.records import ParsedRecord
+from tests.bulk.exports import ghost_export, meta, wordpress_post, wxr
+from tests.bulk.test_directories import TEXT, Site, public, site
+from tests.bulk.test_fields import (
+    GHOST_POST,
+    GHOST_USERS,
+    Write,
+    category,
+    imported,
+    load,
+    record,
+    write,
+)
+
+__all__ = ["site", "write"]
+
+UM = 'a:2:{{s:26:"_um_custom_access_settings";b:{};s:14:"_um_accessible";s:1:"2";}}'
+LEAKY = 'a:1:{{s:15:"visibility_type";s:{}:"{}";}}'
+BLOCK = '<!-- wp:block {"ref":7} /-->'
+
+
+def posts(write: Write, items: str) -> list[ParsedRecord]:
+    found = load(wordpress, write("wp.xml", wxr(items)), str)[1]
+    return [item for item in found if item.record is not None]
+
+
+def is_public(item: ParsedRecord) -> bool:
+    return "published_at" in record(item)
+
+
+class TestWordPress:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("patreon-level", "5"),
+            ("patreon-total-patronage-level", "10"),
+            ("patreon-active-patrons-only", "1"),
+            ("um_content_restriction", UM.format(1)),
+            ("memberful_acl", 'a:1:{s:7:"product";a:1:{i:0;i:12;}}'),
+            ("memberful_available_to_any_registered_user", "1"),
+            ("s2member_ccaps_req", 'a:1:{i:0;s:5:"music";}'),
+            ("pms-content-restrict-user-status", "loggedin"),
+            ("pms-content-restrict-subscription-plan", "8665"),
+            ("wppb-content-restrict-user-status", "loggedin"),
+            ("groups-read", "3"),
+            ("groups-groups_read_post", "gold"),
+            ("_wppcp_post_page_visibility", "member"),
+            ("_issuem_leaky_paywall_visibility", LEAKY.format(4, "only")),
+        ],
+    )
+    def test_fields_of_plugins_hide_posts(self, write: Write, name: str, value: str) -> None:
+        (item,) = posts(write, wordpress_post(more=meta(name, value)))
+        assert not is_public(item)
+        assert f"a plugin restricted the post ({name}): imported as a draft" in item.notes
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("patreon-level", "0"),
+            ("um_content_restriction", UM.format(0)),
+            ("memberful_acl", 'a:2:{s:7:"product";a:0:{}s:12:"subscription";a:0:{}}'),
+            ("s2member_ccaps_req", 'a:1:{i:0;s:0:"";}'),
+            ("_wppcp_post_page_visibility", "none"),
+            ("_issuem_leaky_paywall_visibility", LEAKY.format(7, "default")),
+        ],
+    )
+    def test_public_values_of_plugins(self, write: Write, name: str, value: str) -> None:
+        (item,) = posts(write, wordpress_post(more=meta(name, value)))
+        assert is_public(item)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "a [membership level='1']b[/membership]",
+            "a [ppwp passwords=123]b[/ppwp]",
+            "a [um_show_content roles='member']b[/um_show_content]",
+            "a [content_control]b[/content_control]",
+            "a [MM_Access_Decision access='true']b[/MM_Access_Decision]",
+            "a [am4show have='1']b[/am4show]",
+            '<!-- wp:paragraph {"um_is_restrict":true} --><p>b</p><!-- /wp:paragraph -->',
+        ],
+    )
+    @pytest.mark.parametrize("is_reusable", [False, True])
+    def test_parts_for_members_hide_posts(
+        self, write: Write, content: str, is_reusable: bool
+    ) -> None:
+        block = wordpress_post(7, type="wp_block", content=content)
+        item = posts(write, block + wordpress_post(content=BLOCK if is_reusable else content))[-1]
+        assert not is_public(item)
+        assert any("for members only (" in note for note in item.notes)
+
+    @pytest.mark.parametrize(
+        "parts",
+        [{"status": "draft"}, {"status": "private"}, {"status": "trash"}, {"password": "x"}],
+    )
+    def test_reusable_blocks_that_are_not_public_are_left_out(
+        self, write: Write, parts: dict[str, str]
+    ) -> None:
+        block = wordpress_post(7, type="wp_block", content="<p>Hidden.</p>", **parts)
+        (item,) = posts(write, block + wordpress_post(content=f"<p>Text.</p>{BLOCK}"))
+        assert record(item)["content"] == "Text."
+        assert any("a reusable block that is not" in note for note in item.notes)
+
