@@ -110,3 +110,21 @@ class TestWordPress:
         assert record(item)["content"] == "Text."
         assert any("a reusable block that is not" in note for note in item.notes)
 
+
+
+class TestStaticSites:
+    def test_other_generators_publish_files_beside_an_index(self, site: Site) -> None:
+        texts = dict.fromkeys(["posts/b/index.md", "posts/b/notes.md"], TEXT)
+        assert public(site(texts)) == set(texts)
+        assert public(site({**texts, "_config.yml": "a: b", "config.json": "{}"})) == set(texts)
+
+    @pytest.mark.parametrize(
+        ("lines", "is_shown"),
+        [("src/hidden", False), ("/src/hidden/", False), ("hidden/*.md", False), ("hid", True)],
+    )
+    def test_ignored_files_are_named_above_the_input_folder(
+        self, site: Site, lines: str, is_shown: bool
+    ) -> None:
+        files = {"src/a.md": TEXT, "src/hidden/b.md": TEXT, ".eleventyignore": lines}
+        assert public(site(files, "src")) == {"a.md", *(["hidden/b.md"] if is_shown else [])}
+

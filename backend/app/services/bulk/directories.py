@@ -30,6 +30,8 @@ from app.services.bulk.globs import (
 from app.services.bulk.visibility import Reason, Restriction, is_visibility, plain_name, truth
 
 _PROGRAMS = (".11tydata.js", ".11tydata.cjs", ".11tydata.mjs", ".11tydata.ts")
+_IGNORED = ".eleventyignore"
+_REDIRECTS = "_redirects"
 _CONFIGURATIONS = (
     "_config.yml", "_config.yaml", "_config.toml", "hugo.toml", "hugo.yaml", "hugo.yml",
     "hugo.json", "config.toml", "config.yaml", "config.yml", "config.json",
@@ -53,6 +55,11 @@ MAX_CONFIGURATION = 256 * 1024
 MAX_TABLES = 200
 """Maximum tables of values that apply to a text. Each has a pattern of its own."""
 MAX_PATTERN_PROBLEMS = 10
+
+
+def is_configuration(name: str) -> bool:
+    """Whether a file of this name is read although it is no text, JSON, YAML or TOML."""
+    return name in {_IGNORED, _REDIRECTS} or name.endswith(_PROGRAMS)
 
 
 class Defaults(NamedTuple):
@@ -285,11 +292,13 @@ class Site:
                 return []
 
     def _load_ignored(self, root: Path) -> None:
-        """Read what Eleventy does not publish."""
-        name = ".eleventyignore"
-        lines = (line.strip() for line in self._lines(root, "", name))
-        patterns = (line for line in lines if line and line[0] not in "#!")
-        self._exclude(name, self._globs, below, patterns)
+        """Read what Eleventy does not publish, also for the folder above its input folder."""
+        for folder in self._folders(root):
+            inside = f"{root.relative_to(folder).as_posix()}/"
+            lines = (line.strip() for line in self._lines(folder, "", _IGNORED))
+            patterns = (line.removeprefix("./").lstrip("/") for line in lines if line)
+            own = (each.removeprefix(inside) for each in patterns if each[:1] not in {"#", "!"})
+            self._exclude(_IGNORED, self._globs, below, own)
 
     def _load_data(self, root: Path) -> None:
         """Read the names of authors, and the redirects of hosts of static sites."""
@@ -299,7 +308,7 @@ class Site:
                 if isinstance(values, dict):
                     self.authors = {**values, **self.authors}
         for folder in ("", "static", "public", "source"):
-            for line in self._lines(root, folder, "_redirects"):
+            for line in self._lines(root, folder, _REDIRECTS):
                 self._add_redirect(line.partition("#")[0].split())
 
     def _add_redirect(self, parts: Sequence[str]) -> None:
