@@ -609,11 +609,12 @@ GHOST: dict[str, list[Case]] = {
                           "meta_title": "M", "og_title": "O"}},
         )
     ],
-    "posts for members or tiers, parts behind a paywall, posts only sent by email": [
+    "posts for members or tiers, parts behind a paywall, posts only sent by email, private sites": [
         draft(entry({"visibility": "members"}), "for some readers only (members)"),
         draft(entry({"visibility": "tiers"}), "for some readers only (tiers)"),
         draft(entry({"html": "<p>a</p><!--members-only--><p>b</p>"}), "parts of the text were for"),
         draft(entry({"status": "sent"}), "the post was only sent by email: imported as a draft"),
+        draft(entry(settings=[{"key": "is_private", "value": "true"}]), "the site was private"),
     ],
     "pages": [
         draft(entry({"type": "page"}), "it is a page of the site: imported as a draft"),

@@ -111,6 +111,25 @@ class TestWordPress:
         assert any("a reusable block that is not" in note for note in item.notes)
 
 
+class TestGhost:
+    @pytest.mark.parametrize("key", ["is_private", "isPrivate"])
+    @pytest.mark.parametrize(
+        ("value", "is_shown"), [("true", False), (True, False), ("false", True)]
+    )
+    def test_posts_of_private_sites_are_drafts(
+        self, write: Write, key: str, value: Any, is_shown: bool
+    ) -> None:
+        settings = [{"key": key, "value": value}]
+        export = ghost_export(
+            [GHOST_POST, {**GHOST_POST, "id": "2", "uuid": "u-2", "status": "draft"}],
+            users=GHOST_USERS,
+            settings=settings,
+        )
+        _, (post, draft) = load(ghost, write("ghost.json", json.dumps(export)))
+        assert is_public(post) is is_shown
+        assert ("the site was private: imported as a draft" in post.notes) is not is_shown
+        assert draft.notes == ()
+
 
 class TestStaticSites:
     def test_other_generators_publish_files_beside_an_index(self, site: Site) -> None:
