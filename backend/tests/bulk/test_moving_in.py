@@ -715,6 +715,18 @@ SITES: dict[str, list[Case]] = {
         ),
         draft(page(name="_drafts/a.md"), "the file is in a folder of drafts"),
     ],
+    "folders whose names begin with `_`, except `_posts` and what Jekyll publishes; not in Hugo": [
+        draft(page(name="_old/a.md"), "the folder _old is not published"),
+        Case(page(name="_posts/a.md"), {"published_at": "2020-01-01T00:00:00Z"}),
+        Case(
+            page(name="_old/a.md", others={"hugo.toml": ""}),
+            {"published_at": "2020-01-01T00:00:00Z"},
+        ),
+    ],
+    "files of Hugo beside an `index.md`, and below it": [
+        draft(page(name=name, others={"hugo.toml": "", "posts/index.md": "Text."}), "Hugo does not")
+        for name in ("posts/a.md", "posts/b/a.md")
+    ],
     "shortcodes and comments around parts for some readers, such as `hugo-encryptor` and "
     "`<!--members-only-->`": [
         draft(page(text=text), "parts of the text were for members only")

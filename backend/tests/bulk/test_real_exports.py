@@ -132,10 +132,38 @@ class TestGhost:
 
 
 class TestStaticSites:
+    def test_files_of_bundles_of_hugo_are_not_pages(self, site: Site) -> None:
+        names = [
+            "content/posts/a.md", "content/posts/b/index.md", "content/posts/b/notes.md",
+            "content/posts/b/more/index.md", "content/posts/c/index.fr.md",
+            "content/home/index.md", "content/home/hero.md",
+        ]  # fmt: skip
+        texts = dict.fromkeys(names, TEXT)
+        texts["content/home/index.md"] = TEXT.replace("date", "headless: true\ndate", 1)
+        shown = {"content/posts/a.md", "content/posts/b/index.md", "content/posts/c/index.fr.md"}
+        found = site({**texts, "hugo.toml": ""})
+        assert public(found) == shown
+        (note,) = found["content/posts/b/notes.md"].notes
+        assert note == "Hugo does not publish files beside index.md: imported as a draft"
+
     def test_other_generators_publish_files_beside_an_index(self, site: Site) -> None:
         texts = dict.fromkeys(["posts/b/index.md", "posts/b/notes.md"], TEXT)
         assert public(site(texts)) == set(texts)
         assert public(site({**texts, "_config.yml": "a: b", "config.json": "{}"})) == set(texts)
+
+    @pytest.mark.parametrize(
+        ("config", "shown"),
+        [
+            ({}, {"_posts/2020-01-02-a.md", "blog/a.md"}),
+            ({"_config.yml": "new_post_name: x"}, {"_posts/2020-01-02-a.md", "blog/a.md"}),
+            ({"hugo.toml": ""}, {"_posts/2020-01-02-a.md", "blog/a.md", "blog/_old/a.md"}),
+        ],
+    )
+    def test_folders_whose_names_begin_with_an_underscore(
+        self, site: Site, config: dict[str, str], shown: set[str]
+    ) -> None:
+        names = ["_posts/2020-01-02-a.md", "blog/a.md", "blog/_old/a.md"]
+        assert public(site({**dict.fromkeys(names, TEXT), **config})) == shown
 
     @pytest.mark.parametrize(
         ("lines", "is_shown"),

@@ -115,6 +115,7 @@ class Site:
         self.left_out_redirects = 0
         self.is_jekyll = False
         self.is_hexo = False
+        self.is_hugo = False
         self.encrypted: set[str] = set()
         """Titles, and tags with a #, in lower case. Hexo encrypts these texts with a password."""
         self._defaults: list[_Scope] = []
@@ -197,6 +198,7 @@ class Site:
         is_hexo = bool({"source_dir", "new_post_name", "post_asset_folder"} & set(values))
         self.is_hexo = self.is_hexo or is_hexo
         self.is_jekyll = self.is_jekyll or (name.startswith("_config") and not is_hexo)
+        self.is_hugo = self.is_hugo or not name.startswith("_config")
         if isinstance(encrypt := values.get("encrypt"), dict):
             named = [(each.get("name"), "#") for each in _dicts(encrypt.get("tags"))]
             named += [(each.get("title"), "") for each in _dicts(encrypt.get("blogs"))]
@@ -355,7 +357,12 @@ class Site:
         elif self._excluded.matches(f"/{name}/") or self._ignored.matches(name):
             yield "the configuration of the site excludes the file"
         if folder := self._unpublished_folder(path):
-            yield f"Jekyll does not publish the folder {folder}"
+            yield f"the folder {folder} is not published, because its name begins with _"
+
+    @property
+    def has_bundles(self) -> bool:
+        """Whether the generator is Hugo, which has bundles of files, and folders of any names."""
+        return self.is_hugo and not (self.is_jekyll or self.is_hexo)
 
     def categories(self, position: PurePosixPath) -> list[str]:
         """Return the folders above `_posts`, which are categories in Jekyll."""
@@ -391,7 +398,7 @@ class Site:
         return PurePosixPath(*path.parts[1:]) if path.parts[:1] == ("content",) else path
 
     def _unpublished_folder(self, path: PurePosixPath) -> str:
-        if not self.is_jekyll:
+        if self.has_bundles:
             return ""
         for part in path.parts[:-1]:
             if part[0] == "_" and part not in {"_posts", "_drafts"} and part not in self._included:
