@@ -686,12 +686,20 @@ SITES: dict[str, list[Case]] = {
             page(text="{% if a %}b{% else %}c{% endif %}"), text="bc", note="depend on conditions"
         )
     ],
-    "imports and exports of MDX": [
+    "imports and exports of MDX; comments of Liquid, MDX and kramdown": [
         Case(
             page(text="import X from './x'\nexport const m = 1\n\na", name="posts/a.mdx"),
             text="a",
             lacks=["import X", "export const"],
-        )
+        ),
+        *(
+            Case(page(text=f"a{text}", name="posts/a.mdx"), {"content": "a"})
+            for text in (
+                "{% comment %}b{% endcomment %}",
+                "{/* b */}",
+                "{::comment}b{:/comment}",
+            )
+        ),
     ],
     "text without a title": [
         Case(page(text="# The heading\n\nText."), {"title": "The heading", "content": "Text."}),

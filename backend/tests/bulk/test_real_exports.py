@@ -175,3 +175,16 @@ class TestStaticSites:
         files = {"src/a.md": TEXT, "src/hidden/b.md": TEXT, ".eleventyignore": lines}
         assert public(site(files, "src")) == {"a.md", *(["hidden/b.md"] if is_shown else [])}
 
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("a{::comment}b{:/comment}c", "ac"),
+            ("a\n\n{::comment}\nb\n\n```\nc\n```\n{:/}\n\nd", "a\n\nd"),
+            ("`{::comment}`a", "`{::comment}`a"),
+            ("a{::comment}b", "ab"),
+        ],
+    )
+    def test_comments_of_kramdown_are_left_out(self, text: str, expected: str) -> None:
+        assert from_site(text).markdown.strip() == expected
+        html = from_site_html("<p>a</p>{::comment}<p>b</p>{:/comment}").markdown
+        assert html == "a"
