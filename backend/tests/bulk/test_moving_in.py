@@ -414,10 +414,13 @@ WORDPRESS: dict[str, list[Case]] = {
         Case(post(head="<language>de</language>"), {"language": "de"}),
         Case(post(more=category("Deutsch", "language", "de")), {"language": "de"}),
     ],
-    "author": [Case(post(), {"author": "jane"})],
+    "author, also a guest (Co-Authors Plus)": [
+        Case(post(), {"author": "jane"}),
+        Case(post(more=category("2", "author", "cap-2")), {"author": "joe"}),
+    ],
     "further authors (Co-Authors Plus)": [
         Case(
-            post(more=category("hal", "author", "cap-hal")),
+            post(more=category("jane", "author") + category("hal", "author", "cap-hal")),
             {"author": "jane", "imported": {"further_authors": ["hal"]}},
             note="an article has one author",
         )
@@ -465,6 +468,7 @@ WORDPRESS: dict[str, list[Case]] = {
         draft(post(status="private"), "the post is private: imported as a draft"),
         draft(post(password="hush"), "the post has a password: imported as a draft"),
         draft(post("a [membership]b[/membership]"), "parts of the text were for members only"),
+        draft(post(more=meta("patreon-level", "5")), "a plugin restricted the post"),
     ],
     "pages": [
         draft(post(type="page"), "it is a page of the site: imported as a draft"),
@@ -693,11 +697,11 @@ SITES: dict[str, list[Case]] = {
             lacks=["import X", "export const"],
         ),
         *(
-            Case(page(text=f"a{text}", name="posts/a.mdx"), {"content": "a"})
+            Case(page(text=f"a{text}", name="posts/a.mdx"), {"content": "a"}, lacks=["hidden"])
             for text in (
-                "{% comment %}b{% endcomment %}",
-                "{/* b */}",
-                "{::comment}b{:/comment}",
+                "{% comment %}hidden{% endcomment %}",
+                "{/* hidden */}",
+                "{::comment}hidden{:/comment}",
             )
         ),
     ],

@@ -110,6 +110,59 @@ class TestWordPress:
         assert record(item)["content"] == "Text."
         assert any("a reusable block that is not" in note for note in item.notes)
 
+    @pytest.mark.parametrize(
+        ("bylines", "author", "further"),
+        [
+            ([], "jane", None),
+            ([("gina", "cap-gina")], "gina", None),
+            ([("gina", "cap-gina"), ("hal", "cap-hal")], "gina", ["hal"]),
+            ([("gina", "cap-gina"), ("jane", "cap-jane")], "jane", ["Gina Guest"]),
+            ([("Jane Doe", "jane-d")], "jane", None),
+            ([("bob.b", "cap-bob-b")], "bob.b", None),
+        ],
+    )
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_guests_are_the_authors_of_their_posts(
+        self,
+        write: Write,
+        bylines: list[tuple[str, str]],
+        author: str,
+        further: list[str] | None,
+        is_late: bool,
+    ) -> None:
+        guest = wordpress_post(90, type="guest-author", name="cap-gina", title="Gina Guest")
+        bob = "<wp:author><wp:author_login>bob.b</wp:author_login></wp:author>"
+        post = wordpress_post(more="".join(category(n, "author", key) for n, key in bylines))
+        survey, items = load(
+            wordpress, write("wp.xml", wxr(bob + (post + guest if is_late else guest + post))), str
+        )
+        (item,) = (item for item in items if item.record is not None)
+        assert record(item)["author"] == author
+        assert imported(item).get("further_authors") == further
+        (found,) = survey.authors
+        names = {"jane": "Jane Doe", "gina": "Gina Guest"}
+        assert (found.handle, found.name) == (author, names.get(author, ""))
+
+    def test_addresses_of_posts_come_before_former_ones(self, write: Write) -> None:
+        """A new post has the former slug of another one; a page has the slug of a post."""
+        old = wordpress_post(1, name="best-2019", more=meta("_wp_old_slug", "best"))
+        page = wordpress_post(3, type="page", name="about")
+        other = wordpress_post(4, name="about").replace("/about/</link>", "/2020/about/</link>")
+        found = posts(write, old + wordpress_post(2, name="best") + page + other)
+        paths = [record(item)["old_paths"] for item in found]
+        assert paths == [
+            ["/best-2019/", "/?p=1"],
+            ["/best/", "/?p=2"],
+            ["/about/", "/?page_id=3"],
+            ["/2020/about/", "/?p=4"],
+        ]
+
+    def test_authors_of_old_exports_of_the_command_line(self, write: Write) -> None:
+        text = wxr(wordpress_post()).replace("wp:author>", "wp:wp_author>")
+        survey, _ = load(wordpress, write("wp.xml", text))
+        (author,) = survey.authors
+        assert (author.email, author.name) == ("jane@example.com", "Jane Doe")
+
 
 class TestGhost:
     @pytest.mark.parametrize("key", ["is_private", "isPrivate"])

@@ -3,13 +3,14 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from app.content.slugs import slugify
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.converting.results import Attachment, Context
 from app.services.bulk.dates import DateError, read_date
@@ -24,6 +25,7 @@ from app.services.bulk.foreign import (
     without_html,
 )
 from app.services.bulk.ndjson import ResolveAuthor
+from app.services.bulk.paths import old_path
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.references import host_of
 from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
@@ -134,6 +136,15 @@ _INTERNAL = re.compile(r"_(?:oembed_|wp_trash_|menu_item_|wp_attach|publicize_|w
 """Fields in which WordPress and Jetpack note what they have done."""
 
 
+class Byline(NamedTuple):
+    """A term of Co-Authors Plus or PublishPress Authors: an author whom readers see."""
+
+    login: str
+    """The login without special characters."""
+    name: str
+    """The login, or the name that readers see."""
+
+
 class Term(NamedTuple):
     """A category."""
 
@@ -158,6 +169,8 @@ class Index:
     """The names of authors and guest authors, by login."""
     logins: BoundedDict[str, str] = field(default_factory=BoundedDict)
     """The logins of authors by their number."""
+    paths: SpooledDict[bool] = field(default_factory=SpooledDict)
+    """The paths that the posts have, besides former ones."""
 
 
 class Item:
@@ -192,6 +205,15 @@ class Item:
         """Return the text of a field, or an empty string."""
         return self.fields.get(name, "")
 
+    @property
+    def bylines(self) -> tuple[Byline, ...]:
+        """The authors whom readers see, if a plugin lists them."""
+        return tuple(
+            Byline(term.get("nicename", "").removeprefix("cap-"), without_html(term.text or ""))
+            for term in self.terms
+            if term.get("domain") == "author"
+        )
+
     def meta_value(self, name: str) -> str:
         """Return the last value of a custom field, or an empty string."""
         return self.meta.get(name, [""])[-1]
@@ -203,7 +225,7 @@ class _Survey:
     def __init__(self) -> None:
         self.index = Index()
         self.authors: BoundedDict[str, SourceAuthor] = BoundedDict()
-        self.writers: BoundedDict[str, None] = BoundedDict()
+        self.credits: BoundedDict[tuple[str, tuple[Byline, ...]], None] = BoundedDict()
         self.terms: BoundedDict[tuple[str, str], None] = BoundedDict()
         self.used_terms: BoundedDict[tuple[str, str], None] = BoundedDict()
         self.menus = 0
@@ -212,7 +234,7 @@ class _Survey:
 
     def add(self, name: str, element: Element) -> None:
         """Add an author, a term or an item."""
-        if name == "author":
+        if name in {"author", "wp_author"}:
             author = _author(element)
             self.authors[author.handle] = author
             self.index.names[author.handle] = author.name or author.handle
@@ -229,7 +251,9 @@ class _Survey:
     def _add_item(self, item: Item) -> None:
         self.has_items = True
         if _left_out(item) is None:
-            self.writers[item.get("creator")] = None
+            self.credits[item.get("creator"), item.bylines] = None
+            if path := old_path(item.get("link")):
+                self.index.paths[path] = True
             for each in item.terms:
                 domain = each.get("domain", "")
                 kind = "post_tag" if domain in _TAG_DOMAINS else domain
@@ -240,12 +264,18 @@ class _Survey:
         _add_to_index(self.index, item)
 
     @property
+    def writers(self) -> list[str]:
+        """The logins of the authors of posts."""
+        return list(dict.fromkeys(_writer(*credit, self.index) for credit in self.credits))
+
+    @property
     def left_out(self) -> Counter[str]:
         """What is not imported, by kind."""
+        writers = set(self.writers)
         unused = self.terms.keys() - _with_parents(self.used_terms, self.index)
         return +Counter(
             {
-                "users without posts": sum(name not in self.writers for name in self.authors),
+                "users without posts": sum(name not in writers for name in self.authors),
                 "categories and tags without posts": len(unused),
                 "menus": self.menus,
             }
@@ -269,7 +299,9 @@ def survey(path: Path, advance: Progress) -> Survey:
         problems.append("The file ends before its end: it is incomplete")
     return Survey(
         authors=[
-            found.authors.get(name, SourceAuthor(name, name, name=name))
+            found.authors.get(
+                name, SourceAuthor(name, name, name=found.index.names.get(name) or name)
+            )
             for name in found.writers
             if name
         ],
@@ -326,6 +358,25 @@ def _author(element: Element) -> SourceAuthor:
     login = text_of(element, "author_login")
     name = without_html(text_of(element, "author_display_name"))[:MAX_NAME]
     return SourceAuthor(login, login, text_of(element, "author_email"), name)
+
+
+def _writer(creator: str, bylines: Sequence[Byline], index: Index) -> str:
+    """Return the login of the author: the first of those whom readers see.
+
+    It is the user who saved the post, if readers see this one at all.
+    """
+    if not bylines or any(_is_of(byline, creator, index) for byline in bylines):
+        return creator
+    first = bylines[0]
+    return first.name if first.name in index.names else first.login
+
+
+def _is_of(byline: Byline, login: str, index: Index) -> bool:
+    """Whether a byline is that of a user or guest."""
+    return login in byline or byline in {
+        byline._replace(login=slugify(login, fallback="")),
+        byline._replace(name=index.names.get(login, "")),
+    }
 
 
 def _add_term(index: Index, name: str, element: Element) -> tuple[str, str]:
@@ -411,12 +462,17 @@ def _record(
     builder.set_excerpt(item.excerpt)
     _set_cover(builder, item, index)
     _set_terms(builder, item, index)
-    _add_addresses(builder, item, guid=guid, slug=slug)
+    writer = _writer(item.get("creator"), item.bylines, index)
+    others = (byline for byline in item.bylines if not _is_of(byline, writer, index))
+    builder.set_further_authors(
+        index.names.get(login) or index.names.get(name) or name for login, name in others
+    )
+    _add_addresses(builder, item, index, guid=guid, slug=slug)
     _set_dates(builder, item)
     _restrict(builder, item)
     _keep_others(builder, item, index)
     add_comments(builder, item.comments, logins=index.logins, resolve_author=resolve_author)
-    return builder.build(author=item.get("creator"), resolve_author=resolve_author)
+    return builder.build(author=writer, resolve_author=resolve_author)
 
 
 def _set_cover(builder: RecordBuilder, item: Item, index: Index) -> None:
@@ -455,10 +511,8 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     categories: list[str] = []
     above: dict[str, None] = {}
     paths: list[str] = []
-    authors: list[str] = []
     others: dict[str, list[str]] = {}
     language = index.language
-    creator = item.get("creator")
     for term in item.terms:
         domain, key = term.get("domain", ""), term.get("nicename", "")
         name = without_html(term.text or "")[:MAX_NAME]
@@ -474,17 +528,12 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
             builder.keep("format", key.removeprefix("post-format-"))
         elif domain == "language":
             language = key or name
-        elif domain == "author":
-            login = key.removeprefix("cap-")
-            if creator not in {login, name}:
-                authors.append(index.names.get(login) or index.names.get(name) or name)
-        elif domain != "category":
+        elif domain not in {"category", "author"}:
             others.setdefault(domain, []).append(name)
     builder.set_tags([*tags, *categories, *above])
     _keep_paths(builder, paths)
     builder.keep("taxonomies", others)
     builder.set_language(language)
-    builder.set_further_authors(authors)
 
 
 def _keep_paths(builder: RecordBuilder, paths: list[str]) -> None:
@@ -493,26 +542,34 @@ def _keep_paths(builder: RecordBuilder, paths: list[str]) -> None:
     builder.keep("categories", paths[:MAX_PATHS])
 
 
-def _add_addresses(builder: RecordBuilder, item: Item, *, guid: str, slug: str) -> None:
+def _add_addresses(
+    builder: RecordBuilder, item: Item, index: Index, *, guid: str, slug: str
+) -> None:
     """Add the permanent link, those of former slugs and dates, and those by number."""
+
+    def add_former(address: str) -> None:
+        """Add an address that WordPress redirects, unless it is that of another post now."""
+        if old_path(address) not in index.paths:
+            builder.add_old_address(address)
+
     link = item.get("link").strip()
     builder.add_old_address(link)
     if slug and item.get("post_type") != "page":
-        builder.add_old_address(f"/{slug}/")
+        add_former(f"/{slug}/")
     if guid.startswith("http") and "?" not in guid:
         builder.add_old_address(guid)
     if post_id := item.get("post_id").strip():
         name = "page_id" if item.get("post_type") == "page" else "p"
         builder.add_old_address(f"/?{name}={post_id}")
     for former in filter(None, item.meta.get("_wp_old_slug", ())):
-        builder.add_old_address(f"/{former}/")
+        add_former(f"/{former}/")
         if slug and slug in link:
             before, _, after = link.rpartition(slug)
-            builder.add_old_address(f"{before}{former}{after}")
+            add_former(f"{before}{former}{after}")
     today = item.get("post_date")[:10].replace("-", "/")
     for former in item.meta.get("_wp_old_date", ()):
         if today and f"/{today}/" in link:
-            builder.add_old_address(link.replace(today, former.strip().replace("-", "/"), 1))
+            add_former(link.replace(today, former.strip().replace("-", "/"), 1))
 
 
 def _set_dates(builder: RecordBuilder, item: Item) -> None:
