@@ -345,6 +345,40 @@ class TestFormats:
         other = await imported(client, ada, zipped(renamed), ZIP, source="another blog")
         assert (other["created"], other["unchanged"]) == (2, 0)
 
+    async def test_zip_has_what_hides_texts(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        """As in a folder: what Eleventy ignores, and programs that may hide texts."""
+        page = "---\ntitle: x\ndate: 2020-01-01\n---\n\nA text."
+        files: dict[str, str | bytes] = {
+            "site/.eleventyignore": "ignored\n",
+            "site/ignored/a.md": page,
+            "site/posts/b.md": page,
+            "site/posts/posts.11tydata.js": "module.exports = {draft: process.env.X}",
+            "site/c.md": page,
+            "site/_redirects": "/old /c/ 301\n/all/* /c/ 301\n",
+        }
+        found = await imported(client, ada, zipped(files), ZIP, source="a")
+        assert (found["created"], found["failed"]) == (3, 0)
+        rows = await session.execute(
+            text(
+                "SELECT source_id FROM import_records JOIN articles ON articles.id = article_id"
+                " WHERE published_at IS NOT NULL"
+            )
+        )
+        assert rows.scalars().all() == ["c.md"]
+        paths = await session.execute(text("SELECT path FROM redirects ORDER BY path"))
+        assert "/old" in paths.scalars().all()
+
+    @pytest.mark.parametrize("name", ["export.xml", "ghost.json"])
+    async def test_zip_of_an_export_is_refused(
+        self, client: httpx.AsyncClient, ada: User, name: str
+    ) -> None:
+        body = zipped({f"site/{name}": "x", "site/images/a.png": b"x"})
+        found = await imported(client, ada, body, ZIP, source="a")
+        assert (found["state"], found["records"]) == ("failed", 0)
+        assert "has no texts" in found["message"]
+
     async def test_zip_needs_a_source(self, client: httpx.AsyncClient, ada: User) -> None:
         answer = await send(client, ada, zipped(BLOG), ZIP)
         assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")

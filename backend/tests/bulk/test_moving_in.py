@@ -414,10 +414,13 @@ WORDPRESS: dict[str, list[Case]] = {
         Case(post(head="<language>de</language>"), {"language": "de"}),
         Case(post(more=category("Deutsch", "language", "de")), {"language": "de"}),
     ],
-    "author": [Case(post(), {"author": "jane"})],
+    "author, also a guest (Co-Authors Plus)": [
+        Case(post(), {"author": "jane"}),
+        Case(post(more=category("2", "author", "cap-2")), {"author": "joe"}),
+    ],
     "further authors (Co-Authors Plus)": [
         Case(
-            post(more=category("hal", "author", "cap-hal")),
+            post(more=category("jane", "author") + category("hal", "author", "cap-hal")),
             {"author": "jane", "imported": {"further_authors": ["hal"]}},
             note="an article has one author",
         )
@@ -465,6 +468,7 @@ WORDPRESS: dict[str, list[Case]] = {
         draft(post(status="private"), "the post is private: imported as a draft"),
         draft(post(password="hush"), "the post has a password: imported as a draft"),
         draft(post("a [membership]b[/membership]"), "parts of the text were for members only"),
+        draft(post(more=meta("patreon-level", "5")), "a plugin restricted the post"),
     ],
     "pages": [
         draft(post(type="page"), "it is a page of the site: imported as a draft"),
@@ -609,11 +613,12 @@ GHOST: dict[str, list[Case]] = {
                           "meta_title": "M", "og_title": "O"}},
         )
     ],
-    "posts for members or tiers, parts behind a paywall, posts only sent by email": [
+    "posts for members or tiers, parts behind a paywall, posts only sent by email, private sites": [
         draft(entry({"visibility": "members"}), "for some readers only (members)"),
         draft(entry({"visibility": "tiers"}), "for some readers only (tiers)"),
         draft(entry({"html": "<p>a</p><!--members-only--><p>b</p>"}), "parts of the text were for"),
         draft(entry({"status": "sent"}), "the post was only sent by email: imported as a draft"),
+        draft(entry(settings=[{"key": "is_private", "value": "true"}]), "the site was private"),
     ],
     "pages": [
         draft(entry({"type": "page"}), "it is a page of the site: imported as a draft"),
@@ -685,12 +690,20 @@ SITES: dict[str, list[Case]] = {
             page(text="{% if a %}b{% else %}c{% endif %}"), text="bc", note="depend on conditions"
         )
     ],
-    "imports and exports of MDX": [
+    "imports and exports of MDX; comments of Liquid, MDX and kramdown": [
         Case(
             page(text="import X from './x'\nexport const m = 1\n\na", name="posts/a.mdx"),
             text="a",
             lacks=["import X", "export const"],
-        )
+        ),
+        *(
+            Case(page(text=f"a{text}", name="posts/a.mdx"), {"content": "a"}, lacks=["hidden"])
+            for text in (
+                "{% comment %}hidden{% endcomment %}",
+                "{/* hidden */}",
+                "{::comment}hidden{:/comment}",
+            )
+        ),
     ],
     "text without a title": [
         Case(page(text="# The heading\n\nText."), {"title": "The heading", "content": "Text."}),
@@ -713,6 +726,18 @@ SITES: dict[str, list[Case]] = {
                           "expires: 2020-02-02", "status: review")
         ),
         draft(page(name="_drafts/a.md"), "the file is in a folder of drafts"),
+    ],
+    "folders whose names begin with `_`, except `_posts` and what Jekyll publishes; not in Hugo": [
+        draft(page(name="_old/a.md"), "the folder _old is not published"),
+        Case(page(name="_posts/a.md"), {"published_at": "2020-01-01T00:00:00Z"}),
+        Case(
+            page(name="_old/a.md", others={"hugo.toml": ""}),
+            {"published_at": "2020-01-01T00:00:00Z"},
+        ),
+    ],
+    "files of Hugo beside an `index.md`, and below it": [
+        draft(page(name=name, others={"hugo.toml": "", "posts/index.md": "Text."}), "Hugo does not")
+        for name in ("posts/a.md", "posts/b/a.md")
     ],
     "shortcodes and comments around parts for some readers, such as `hugo-encryptor` and "
     "`<!--members-only-->`": [

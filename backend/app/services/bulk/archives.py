@@ -1,7 +1,8 @@
 """Extraction of ZIP files with texts, from untrusted users.
 
-Only texts are extracted. Other files become empty files, so that they are counted. Names that lead
-out of the folder, links and compressions other than Deflate are refused.
+Only texts are extracted, and files that say something about them. Other files become empty files,
+so that they are counted. Names that lead out of the folder, links and compressions other than
+Deflate are refused.
 """
 
 import stat
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from app.services.bulk.directories import is_configuration
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.markdown import SUFFIXES
 from app.services.bulk.records import MAX_RECORD_BYTES
@@ -24,6 +26,7 @@ MAX_DIRECTORY = 8 * 1024 * 1024
 
 _TEXTS = {*SUFFIXES, ".json", ".yml", ".yaml", ".toml"}
 """Endings of texts, and of files with values for the texts of a folder."""
+_EXPORTS = {".xml", ".json"}
 _PRUNED = {"__MACOSX", "node_modules", "bower_components", "vendor"}
 _CHUNK = 256 * 1024
 _END, _END64, _END64_LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
@@ -59,7 +62,7 @@ def size_of_texts(path: Path) -> int:
     Raises SourceError.
     """
     with _opened(path) as archive:
-        texts = [info for name, info in _files(archive, []) if name.suffix.lower() in _TEXTS]
+        texts = [info for name, info in _files(archive, []) if _is_read(name)]
     return min(sum(min(info.file_size, MAX_RECORD_BYTES + _CHUNK) for info in texts), MAX_UNPACKED)
 
 
@@ -102,6 +105,11 @@ def _extract_all(
     found = list(_files(archive, problems))
     if len(found) > MAX_FILES:
         raise SourceError(f"The archive has more than {MAX_FILES} files")
+    suffixes = {name.suffix.lower() for name, _ in found}
+    if suffixes.isdisjoint(SUFFIXES) and suffixes & _EXPORTS:
+        raise SourceError(
+            "The archive has no texts. Unpack an export of WordPress or Ghost, and send its files"
+        )
     roots = {name.parts[0] for name, _ in found}
     is_nested = len(roots) == 1 and all(len(name.parts) > 1 for name, _ in found)
     remaining = MAX_UNPACKED
@@ -109,7 +117,7 @@ def _extract_all(
         target = folder.joinpath(*name.parts[1 if is_nested else 0 :])
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if name.suffix.lower() in _TEXTS:
+            if _is_read(name):
                 remaining -= _write(archive, info, target, advance)
             else:
                 target.touch(exist_ok=False)
@@ -117,6 +125,10 @@ def _extract_all(
             problems.append(f"{name}: the file cannot be unpacked ({_reason(error)})"[:300])
         if remaining < 0:
             raise SourceError(f"The archive has more than {MAX_UNPACKED} bytes of texts")
+
+
+def _is_read(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in _TEXTS or is_configuration(name.name)
 
 
 def _reason(error: Exception) -> str:
@@ -130,7 +142,8 @@ def _files(archive: ZipFile, problems: list[str]) -> Iterator[tuple[PurePosixPat
             continue
         name = PurePosixPath(info.filename.replace("\\", "/"))
         parts = name.parts
-        is_hidden = any(part[0] == "." and part != ".." for part in parts)
+        hiding = parts[:-1] if is_configuration(name.name) else parts
+        is_hidden = any(part[0] == "." and part != ".." for part in hiding)
         if not parts or is_hidden or not _PRUNED.isdisjoint(parts):
             continue
         if reason := _refusal(name, info):

@@ -30,6 +30,8 @@ from app.services.bulk.globs import (
 from app.services.bulk.visibility import Reason, Restriction, is_visibility, plain_name, truth
 
 _PROGRAMS = (".11tydata.js", ".11tydata.cjs", ".11tydata.mjs", ".11tydata.ts")
+_IGNORED = ".eleventyignore"
+_REDIRECTS = "_redirects"
 _CONFIGURATIONS = (
     "_config.yml", "_config.yaml", "_config.toml", "hugo.toml", "hugo.yaml", "hugo.yml",
     "hugo.json", "config.toml", "config.yaml", "config.yml", "config.json",
@@ -53,6 +55,11 @@ MAX_CONFIGURATION = 256 * 1024
 MAX_TABLES = 200
 """Maximum tables of values that apply to a text. Each has a pattern of its own."""
 MAX_PATTERN_PROBLEMS = 10
+
+
+def is_configuration(name: str) -> bool:
+    """Whether a file of this name is read although it is no text, JSON, YAML or TOML."""
+    return name in {_IGNORED, _REDIRECTS} or name.endswith(_PROGRAMS)
 
 
 class Defaults(NamedTuple):
@@ -108,6 +115,7 @@ class Site:
         self.left_out_redirects = 0
         self.is_jekyll = False
         self.is_hexo = False
+        self.is_hugo = False
         self.encrypted: set[str] = set()
         """Titles, and tags with a #, in lower case. Hexo encrypts these texts with a password."""
         self._defaults: list[_Scope] = []
@@ -190,6 +198,7 @@ class Site:
         is_hexo = bool({"source_dir", "new_post_name", "post_asset_folder"} & set(values))
         self.is_hexo = self.is_hexo or is_hexo
         self.is_jekyll = self.is_jekyll or (name.startswith("_config") and not is_hexo)
+        self.is_hugo = self.is_hugo or not name.startswith("_config")
         if isinstance(encrypt := values.get("encrypt"), dict):
             named = [(each.get("name"), "#") for each in _dicts(encrypt.get("tags"))]
             named += [(each.get("title"), "") for each in _dicts(encrypt.get("blogs"))]
@@ -285,11 +294,13 @@ class Site:
                 return []
 
     def _load_ignored(self, root: Path) -> None:
-        """Read what Eleventy does not publish."""
-        name = ".eleventyignore"
-        lines = (line.strip() for line in self._lines(root, "", name))
-        patterns = (line for line in lines if line and line[0] not in "#!")
-        self._exclude(name, self._globs, below, patterns)
+        """Read what Eleventy does not publish, also for the folder above its input folder."""
+        for folder in self._folders(root):
+            inside = f"{root.relative_to(folder).as_posix()}/"
+            lines = (line.strip() for line in self._lines(folder, "", _IGNORED))
+            patterns = (line.removeprefix("./").lstrip("/") for line in lines if line)
+            own = (each.removeprefix(inside) for each in patterns if each[:1] not in {"#", "!"})
+            self._exclude(_IGNORED, self._globs, below, own)
 
     def _load_data(self, root: Path) -> None:
         """Read the names of authors, and the redirects of hosts of static sites."""
@@ -299,7 +310,7 @@ class Site:
                 if isinstance(values, dict):
                     self.authors = {**values, **self.authors}
         for folder in ("", "static", "public", "source"):
-            for line in self._lines(root, folder, "_redirects"):
+            for line in self._lines(root, folder, _REDIRECTS):
                 self._add_redirect(line.partition("#")[0].split())
 
     def _add_redirect(self, parts: Sequence[str]) -> None:
@@ -346,7 +357,12 @@ class Site:
         elif self._excluded.matches(f"/{name}/") or self._ignored.matches(name):
             yield "the configuration of the site excludes the file"
         if folder := self._unpublished_folder(path):
-            yield f"Jekyll does not publish the folder {folder}"
+            yield f"the folder {folder} is not published, because its name begins with _"
+
+    @property
+    def has_bundles(self) -> bool:
+        """Whether the generator is Hugo, which has bundles of files, and folders of any names."""
+        return self.is_hugo and not (self.is_jekyll or self.is_hexo)
 
     def categories(self, position: PurePosixPath) -> list[str]:
         """Return the folders above `_posts`, which are categories in Jekyll."""
@@ -382,7 +398,7 @@ class Site:
         return PurePosixPath(*path.parts[1:]) if path.parts[:1] == ("content",) else path
 
     def _unpublished_folder(self, path: PurePosixPath) -> str:
-        if not self.is_jekyll:
+        if self.has_bundles:
             return ""
         for part in path.parts[:-1]:
             if part[0] == "_" and part not in {"_posts", "_drafts"} and part not in self._included:

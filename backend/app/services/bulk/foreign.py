@@ -173,7 +173,8 @@ class RecordBuilder:
         for note in converted.notes:
             self.note(note)
         if converted.has_restricted_parts:
-            self.restrict(Reason.RESTRICTED, "parts of the text were for members only")
+            gate = f" ({converted.gate})" if converted.gate else ""
+            self.restrict(Reason.RESTRICTED, f"parts of the text were for members only{gate}")
 
     def set_slug(self, text: str) -> None:
         """Set the slug. An invalid slug becomes the source of a generated slug."""

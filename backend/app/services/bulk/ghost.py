@@ -77,6 +77,8 @@ _KEPT_FIELDS = (
 
 _NAMES = ("site_uuid", "db_hash", "title")
 """Settings that identify a site."""
+_PRIVATE = ("is_private", "isPrivate")
+"""The setting that protects a site by a password. The second name is that before Ghost 1.0."""
 MAX_SETTING = 1000
 MAX_TABLES = 200
 
@@ -88,6 +90,8 @@ class References:
     """The rows that posts refer to."""
 
     language: str = ""
+    is_private: bool = False
+    """Whether readers needed the password of the site."""
     authors: BoundedDict[Id, SourceAuthor] = field(default_factory=BoundedDict)
     tags: BoundedDict[Id, str] = field(default_factory=BoundedDict)
     """Names of tags. Those of internal tags begin with #."""
@@ -125,6 +129,7 @@ def survey(path: Path, advance: Progress) -> Survey:
     if not is_export:
         raise SourceError(problem)
     references.language = settings.get("locale") or settings.get("lang") or ""
+    references.is_private = any(truth(settings.get(name)) for name in _PRIVATE)
     used: dict[Id, SourceAuthor] = {}
     for post_id, author_id in references.first_authors.items():
         related = _related(references.authors_of, post_id)
@@ -177,7 +182,7 @@ def _add_row(
                 name: value for name, value in row.items() if value is not None
             }
         case "settings":
-            settings[_text(row, "key")] = _text(row, "value")[:MAX_SETTING]
+            settings[_text(row, "key")] = str(row.get("value") or "")[:MAX_SETTING]
         case "posts":
             author_id = _id(row, "author_id") or _id(row, "created_by")
             references.first_authors[str(_id(row))] = author_id
@@ -292,7 +297,7 @@ def _build(
     builder.set_further_authors(each.name or each.username for each in authors if each)
     if _is_page(row):
         builder.set_page()
-    _set_visibility(builder, row, meta)
+    _set_visibility(builder, row, meta, references)
     _keep_others(builder, row, meta)
     _add_comments(builder, references.comments_of.get(str(_id(row)), []), references)
     return builder.build(author=str(author_ids[0]), resolve_author=resolve_author)
@@ -324,7 +329,10 @@ def _set_tags(builder: RecordBuilder, row: Mapping[str, Any], references: Refere
 
 
 def _set_visibility(
-    builder: RecordBuilder, row: Mapping[str, Any], meta: Mapping[str, Any]
+    builder: RecordBuilder,
+    row: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    references: References,
 ) -> None:
     """Set the dates, and publish the post if all readers could read it."""
     status, visibility = _text(row, "status"), _text(row, "visibility")
@@ -345,6 +353,8 @@ def _set_visibility(
         builder.restrict(Reason.RESTRICTED, "the post was only sent by email")
     if visibility not in {"public", ""}:
         builder.restrict(Reason.RESTRICTED, f"the post is for some readers only ({visibility})")
+    if references.is_private:
+        builder.restrict(Reason.RESTRICTED, "the site was private")
     if _PAYWALL.search(_text(row, "lexical") or _text(row, "mobiledoc")):
         builder.restrict(Reason.RESTRICTED, "parts of the text were for members only")
 

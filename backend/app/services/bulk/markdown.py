@@ -54,6 +54,9 @@ _OTHER_TEXTS = {
 }  # fmt: skip
 """Endings of files that may be texts in formats that are not read."""
 _SECTION_PAGE = re.compile(r"_index(?:\.[a-z]{2,3}(?:-[a-z]+)*)?", re.IGNORECASE)
+_INDEX_PAGE = re.compile(
+    r"index(?:\.[a-z]{2,3}(?:-[a-z]+)*)?\.(?:md|markdown|html?)", re.IGNORECASE
+)
 _TRANSLATION = re.compile(r"(.+)\.([a-z]{2}(?:-[a-z]{2,4})*)", re.IGNORECASE)
 _NOT_CONTENT = {"themes", "_includes", "_layouts", "_data", "_site", "_sass", "layouts"}
 """Folders of generators with templates, results and programs."""
@@ -65,6 +68,7 @@ _DATED_NAME = re.compile(r"(\d{4}-\d{1,2}-\d{1,2})[-_](.+)")
 _FIRST_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
 _HTML_TITLE = re.compile(r"<title[^<>]*+>([^<]*+)</title", re.IGNORECASE)
 
+_PART_OF_BUNDLE = Restriction(Reason.UNFINISHED, "Hugo does not publish files beside index.md")
 # Names of front matter fields, without separators. The first one that a file has is used.
 _PUBLISHED = (
     "publishedat", "publishdate", "pubdate", "pubdatetime", "publisheddate", "publicationdate",
@@ -143,15 +147,27 @@ class _Folder(NamedTuple):
     translated: Mapping[str, int]
     """The number of texts by the beginnings of their names, up to each dot."""
     defaults: Sequence[Defaults]
+    is_bundle: bool = False
+    """Whether it has an index page, or is below such a folder. The root is none."""
+    is_in_bundle: bool = False
 
     @classmethod
     def of(
-        cls, descriptor: int, names: Iterable[str], *, name: str, above: Sequence[Defaults] = ()
+        cls, descriptor: int, names: Iterable[str], *, name: str, above: Self | None = None
     ) -> Self:
-        """Read what the files in a folder declare. `above` applies to the folder."""
+        """Read what the files in a folder declare, besides what applies to the one above."""
         unique = frozenset(names)
         own = folder_defaults(name, unique, descriptor)
-        return cls(descriptor, unique, Counter(_beginnings(unique)), nested(above, own))
+        translated = Counter(_beginnings(unique))
+        if above is None:
+            return cls(descriptor, unique, translated, nested((), own))
+        is_bundle = above.is_bundle or any(map(_INDEX_PAGE.fullmatch, unique))
+        defaults = nested(above.defaults, own)
+        return cls(descriptor, unique, translated, defaults, is_bundle, above.is_bundle)
+
+    def has_part(self, name: str) -> bool:
+        """Whether a file is a part of a bundle, and not its page."""
+        return self.is_in_bundle or (self.is_bundle and not _INDEX_PAGE.fullmatch(name))
 
 
 def _beginnings(names: Iterable[str]) -> Iterator[str]:
@@ -246,7 +262,7 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
         finally:
             os.close(descriptor)
         return
-    inherited: dict[Path, Sequence[Defaults]] = {}  # of the folders above
+    inherited: dict[Path, _Folder] = {}  # the folders above
     for within, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
         below = Path(within).relative_to(root)
         for failure in failed:
@@ -258,9 +274,9 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
                 reason = f"the folder cannot be read ({files.SYMLINK_MESSAGE})"
                 yield OtherEntry((below / name).as_posix(), reason)
         inherited = {each: inherited[each] for each in below.parents if each in inherited}
-        above = inherited.get(below.parent, ()) if below.parts else ()
+        above = inherited.get(below.parent) if below.parts else None
         folder = _Folder.of(descriptor, names, name=below.name or root.name, above=above)
-        inherited[below] = folder.defaults
+        inherited[below] = folder
         is_template = bool({part.lower() for part in below.parts} & _NOT_CONTENT)
         for name in sorted(names):
             if name[0] != ".":
@@ -314,7 +330,10 @@ def _entry(
                 values |= {plain_name(str(key)): value for key, value in table.items()}
         values |= source
     language = _language_in_name(position, folder.translated)
-    return shown, MarkdownFile(values, found, note, inherited.hidden, language)
+    hidden = [*inherited.hidden]
+    if site.has_bundles and folder.has_part(position.name):
+        hidden.append(_PART_OF_BUNDLE)
+    return shown, MarkdownFile(values, found, note, hidden, language)
 
 
 def _language_in_name(position: PurePosixPath, translated: Mapping[str, int]) -> str:

@@ -347,6 +347,8 @@ def _detect(path: Path) -> Format:
         return Format.WORDPRESS
     if suffix in markdown.SUFFIXES:
         return Format.MARKDOWN
+    if suffix == ".zip":
+        raise SourceError(f"{path} is an archive: unpack it, and import its files or its folder")
     if suffix != ".json":
         raise SourceError(f"The format of {path} is unknown: set --format")
     with path.open("rb") as file:

@@ -3,13 +3,14 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from app.content.slugs import slugify
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.converting.results import Attachment, Context
 from app.services.bulk.dates import DateError, read_date
@@ -24,10 +25,11 @@ from app.services.bulk.foreign import (
     without_html,
 )
 from app.services.bulk.ndjson import ResolveAuthor
+from app.services.bulk.paths import old_path
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.references import host_of
 from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
-from app.services.bulk.visibility import Reason, is_gate
+from app.services.bulk.visibility import Reason
 from app.services.bulk.wordpress_comments import add_comments
 from app.services.bulk.wxr import Header, Piece, WxrFile, local_name, text_of
 
@@ -74,30 +76,32 @@ _TAG_DOMAINS = {"post_tag", "tag"}
 """The second one is that of exports before WordPress 3.1."""
 _UNFINISHED_STATUSES = {"draft": "", "pending": "the post is pending review"}
 
-_GATES = re.compile(
-    r"<!--\s*wp:(?:jetpack/paywall|premium-content/|jetpack/paid-content|pmpro/|memberful/"
-    r"|restrict-content-pro/|woocommerce-memberships/)"
-    r"|\[(?:restrict|private|members?[_-]?only|memberonly|is_paid|membership|pmpro_membership|rcp_"
-    r"|mepr[_-]|wcm_restrict|wlm_|ihc-|um_loggedin|loggedin|members_access|membership_area|s2if"
-    r"|content_protector|passster|protected|memberful)"
-    r"|\"blockVisibility\":\s*false|\"hideBlock\":\s*true|\"visibilityByRole\":\s*\"(?!public)",
-    re.IGNORECASE,
-)
-"""Blocks and shortcodes of plugins that show text to some readers only, and hidden blocks."""
-_ENDS = re.compile(r"<!--\s*+/wp:([a-z0-9_/-]++)|\[/([A-Za-z][\w-]*+)\]")
-_GATE_NAMES = {
-    "access", "erphpdown", "hidden", "hide", "ihide", "login", "loginview", "pay", "reply",
-    "reply_view", "replyview", "vip", "wppay",
-}  # fmt: skip
-"""Shortcodes around text that only readers see who have logged in, paid or commented."""
 _GATE_FIELDS = {
     "_members_access_role", "_jetpack_newsletter_access", "_wpmem_block", "rcp_access_level",
     "rcp_subscription_level", "rcp_user_level", "_is_paid", "_wpac_is_members_only",
     "_memberful_acl", "_ppp_document_settings_protection", "passster_activate_protection",
     "_private_post", "_wc_memberships_content_restricted", "_lm_members_only", "_restricted_to",
+    "patreon-level", "patreon-total-patronage-level", "patreon-active-patrons-only",
+    "memberful_acl", "memberful_available_to_any_registered_user", "s2member_ccaps_req",
+    "pms-content-restrict-user-status", "pms-content-restrict-subscription-plan",
+    "wppb-content-restrict-user-status", "groups-read", "groups-groups_read_post",
+    "_wppcp_post_page_visibility",
 }  # fmt: skip
 """Fields of plugins that show a post to some readers only."""
-_PUBLIC_VALUES = {"", "0", "no", "none", "everybody", "everyone", "public", "false", "all"}
+_PUBLIC_VALUES = {
+    "", "0", "no", "none", "everybody", "everyone", "public", "false", "all", "guest",
+}  # fmt: skip
+_NO_VALUES = re.compile(
+    r"(?:a:\d+:\{|\}|(?:i:\d+|s:\d+:\"[^\"]*\");(?=a:|s:0:\"\")|s:0:\"\";)++", re.ASCII
+)
+"""An array of PHP in which all values are empty."""
+_RESTRICTING = {
+    "um_content_restriction": re.compile(r"\"_um_custom_access_settings\";(?:b:1|i:1|s:1:\"1\");"),
+    "_issuem_leaky_paywall_visibility": re.compile(
+        r"\"visibility_type\";s:\d+:\"(?!default\"|always\")"
+    ),
+}
+"""Arrays of settings of plugins, and which of them restrict the post."""
 _EXPIRY_FIELDS = {"_expiration-date", "_publishpress_future_date", "_post_expiration", "expiration"}
 
 _NAMED_FIELDS = {
@@ -132,6 +136,15 @@ _INTERNAL = re.compile(r"_(?:oembed_|wp_trash_|menu_item_|wp_attach|publicize_|w
 """Fields in which WordPress and Jetpack note what they have done."""
 
 
+class Byline(NamedTuple):
+    """A term of Co-Authors Plus or PublishPress Authors: an author whom readers see."""
+
+    login: str
+    """The login without special characters."""
+    name: str
+    """The login, or the name that readers see."""
+
+
 class Term(NamedTuple):
     """A category."""
 
@@ -156,6 +169,8 @@ class Index:
     """The names of authors and guest authors, by login."""
     logins: BoundedDict[str, str] = field(default_factory=BoundedDict)
     """The logins of authors by their number."""
+    paths: SpooledDict[bool] = field(default_factory=SpooledDict)
+    """The paths that the posts have, besides former ones."""
 
 
 class Item:
@@ -190,6 +205,15 @@ class Item:
         """Return the text of a field, or an empty string."""
         return self.fields.get(name, "")
 
+    @property
+    def bylines(self) -> tuple[Byline, ...]:
+        """The authors whom readers see, if a plugin lists them."""
+        return tuple(
+            Byline(term.get("nicename", "").removeprefix("cap-"), without_html(term.text or ""))
+            for term in self.terms
+            if term.get("domain") == "author"
+        )
+
     def meta_value(self, name: str) -> str:
         """Return the last value of a custom field, or an empty string."""
         return self.meta.get(name, [""])[-1]
@@ -201,7 +225,7 @@ class _Survey:
     def __init__(self) -> None:
         self.index = Index()
         self.authors: BoundedDict[str, SourceAuthor] = BoundedDict()
-        self.writers: BoundedDict[str, None] = BoundedDict()
+        self.credits: BoundedDict[tuple[str, tuple[Byline, ...]], None] = BoundedDict()
         self.terms: BoundedDict[tuple[str, str], None] = BoundedDict()
         self.used_terms: BoundedDict[tuple[str, str], None] = BoundedDict()
         self.menus = 0
@@ -210,7 +234,7 @@ class _Survey:
 
     def add(self, name: str, element: Element) -> None:
         """Add an author, a term or an item."""
-        if name == "author":
+        if name in {"author", "wp_author"}:
             author = _author(element)
             self.authors[author.handle] = author
             self.index.names[author.handle] = author.name or author.handle
@@ -227,7 +251,9 @@ class _Survey:
     def _add_item(self, item: Item) -> None:
         self.has_items = True
         if _left_out(item) is None:
-            self.writers[item.get("creator")] = None
+            self.credits[item.get("creator"), item.bylines] = None
+            if path := old_path(item.get("link")):
+                self.index.paths[path] = True
             for each in item.terms:
                 domain = each.get("domain", "")
                 kind = "post_tag" if domain in _TAG_DOMAINS else domain
@@ -238,12 +264,18 @@ class _Survey:
         _add_to_index(self.index, item)
 
     @property
+    def writers(self) -> list[str]:
+        """The logins of the authors of posts."""
+        return list(dict.fromkeys(_writer(*credit, self.index) for credit in self.credits))
+
+    @property
     def left_out(self) -> Counter[str]:
         """What is not imported, by kind."""
+        writers = set(self.writers)
         unused = self.terms.keys() - _with_parents(self.used_terms, self.index)
         return +Counter(
             {
-                "users without posts": sum(name not in self.writers for name in self.authors),
+                "users without posts": sum(name not in writers for name in self.authors),
                 "categories and tags without posts": len(unused),
                 "menus": self.menus,
             }
@@ -267,7 +299,9 @@ def survey(path: Path, advance: Progress) -> Survey:
         problems.append("The file ends before its end: it is incomplete")
     return Survey(
         authors=[
-            found.authors.get(name, SourceAuthor(name, name, name=name))
+            found.authors.get(
+                name, SourceAuthor(name, name, name=found.index.names.get(name) or name)
+            )
             for name in found.writers
             if name
         ],
@@ -326,6 +360,25 @@ def _author(element: Element) -> SourceAuthor:
     return SourceAuthor(login, login, text_of(element, "author_email"), name)
 
 
+def _writer(creator: str, bylines: Sequence[Byline], index: Index) -> str:
+    """Return the login of the author: the first of those whom readers see.
+
+    It is the user who saved the post, if readers see this one at all.
+    """
+    if not bylines or any(_is_of(byline, creator, index) for byline in bylines):
+        return creator
+    first = bylines[0]
+    return first.name if first.name in index.names else first.login
+
+
+def _is_of(byline: Byline, login: str, index: Index) -> bool:
+    """Whether a byline is that of a user or guest."""
+    return login in byline or byline in {
+        byline._replace(login=slugify(login, fallback="")),
+        byline._replace(name=index.names.get(login, "")),
+    }
+
+
 def _add_term(index: Index, name: str, element: Element) -> tuple[str, str]:
     """Note a category, and return the domain and key of the category or tag."""
     if name == "tag":
@@ -347,7 +400,8 @@ def _site(header: Header) -> str:
 def _add_to_index(index: Index, item: Item) -> None:
     kind, post_id = item.get("post_type"), item.get("post_id")
     if kind == "wp_block":
-        index.reusable_blocks[post_id] = item.content
+        if item.get("status") == "publish" and not item.get("post_password"):
+            index.reusable_blocks[post_id] = item.content
     elif kind == "attachment":
         url = item.get("attachment_url").strip() or item.get("guid").strip()
         index.attachments[post_id] = Attachment(
@@ -408,12 +462,17 @@ def _record(
     builder.set_excerpt(item.excerpt)
     _set_cover(builder, item, index)
     _set_terms(builder, item, index)
-    _add_addresses(builder, item, guid=guid, slug=slug)
+    writer = _writer(item.get("creator"), item.bylines, index)
+    others = (byline for byline in item.bylines if not _is_of(byline, writer, index))
+    builder.set_further_authors(
+        index.names.get(login) or index.names.get(name) or name for login, name in others
+    )
+    _add_addresses(builder, item, index, guid=guid, slug=slug)
     _set_dates(builder, item)
     _restrict(builder, item)
     _keep_others(builder, item, index)
     add_comments(builder, item.comments, logins=index.logins, resolve_author=resolve_author)
-    return builder.build(author=item.get("creator"), resolve_author=resolve_author)
+    return builder.build(author=writer, resolve_author=resolve_author)
 
 
 def _set_cover(builder: RecordBuilder, item: Item, index: Index) -> None:
@@ -452,10 +511,8 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     categories: list[str] = []
     above: dict[str, None] = {}
     paths: list[str] = []
-    authors: list[str] = []
     others: dict[str, list[str]] = {}
     language = index.language
-    creator = item.get("creator")
     for term in item.terms:
         domain, key = term.get("domain", ""), term.get("nicename", "")
         name = without_html(term.text or "")[:MAX_NAME]
@@ -471,17 +528,12 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
             builder.keep("format", key.removeprefix("post-format-"))
         elif domain == "language":
             language = key or name
-        elif domain == "author":
-            login = key.removeprefix("cap-")
-            if creator not in {login, name}:
-                authors.append(index.names.get(login) or index.names.get(name) or name)
-        elif domain != "category":
+        elif domain not in {"category", "author"}:
             others.setdefault(domain, []).append(name)
     builder.set_tags([*tags, *categories, *above])
     _keep_paths(builder, paths)
     builder.keep("taxonomies", others)
     builder.set_language(language)
-    builder.set_further_authors(authors)
 
 
 def _keep_paths(builder: RecordBuilder, paths: list[str]) -> None:
@@ -490,26 +542,34 @@ def _keep_paths(builder: RecordBuilder, paths: list[str]) -> None:
     builder.keep("categories", paths[:MAX_PATHS])
 
 
-def _add_addresses(builder: RecordBuilder, item: Item, *, guid: str, slug: str) -> None:
+def _add_addresses(
+    builder: RecordBuilder, item: Item, index: Index, *, guid: str, slug: str
+) -> None:
     """Add the permanent link, those of former slugs and dates, and those by number."""
+
+    def add_former(address: str) -> None:
+        """Add an address that WordPress redirects, unless it is that of another post now."""
+        if old_path(address) not in index.paths:
+            builder.add_old_address(address)
+
     link = item.get("link").strip()
     builder.add_old_address(link)
     if slug and item.get("post_type") != "page":
-        builder.add_old_address(f"/{slug}/")
+        add_former(f"/{slug}/")
     if guid.startswith("http") and "?" not in guid:
         builder.add_old_address(guid)
     if post_id := item.get("post_id").strip():
         name = "page_id" if item.get("post_type") == "page" else "p"
         builder.add_old_address(f"/?{name}={post_id}")
     for former in filter(None, item.meta.get("_wp_old_slug", ())):
-        builder.add_old_address(f"/{former}/")
+        add_former(f"/{former}/")
         if slug and slug in link:
             before, _, after = link.rpartition(slug)
-            builder.add_old_address(f"{before}{former}{after}")
+            add_former(f"{before}{former}{after}")
     today = item.get("post_date")[:10].replace("-", "/")
     for former in item.meta.get("_wp_old_date", ()):
         if today and f"/{today}/" in link:
-            builder.add_old_address(link.replace(today, former.strip().replace("-", "/"), 1))
+            add_former(link.replace(today, former.strip().replace("-", "/"), 1))
 
 
 def _set_dates(builder: RecordBuilder, item: Item) -> None:
@@ -545,30 +605,24 @@ def _restrict(builder: RecordBuilder, item: Item) -> None:
         builder.restrict(Reason.UNFINISHED, f"the post has the status {status[:40]!r}")
     if item.get("post_password"):
         builder.restrict(Reason.RESTRICTED, "the post has a password")
-    if gate := _gate(item.content):
-        builder.restrict(Reason.RESTRICTED, f"parts of the text were for members only ({gate})")
     _restrict_by_fields(builder, item)
-
-
-def _gate(content: str) -> str:
-    """Return a block or shortcode that hides a part of a post, or an empty string."""
-    if gate := _GATES.search(content):
-        shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip('[/"')
-        return shown.partition('"')[0]
-    for end in _ENDS.finditer(content):
-        name = (end[1] or end[2]).lower()
-        if is_gate(name) or name in _GATE_NAMES:
-            return name
-    return ""
 
 
 def _restrict_by_fields(builder: RecordBuilder, item: Item) -> None:
     for name, values in item.meta.items():
         for value in values:
-            if name in _GATE_FIELDS and value.strip().lower() not in _PUBLIC_VALUES:
+            if _hides(name, value.strip()):
                 builder.restrict(Reason.RESTRICTED, f"a plugin restricted the post ({name})")
             if name in _EXPIRY_FIELDS and value.strip():
                 _expire(builder, name, value)
+
+
+def _hides(name: str, value: str) -> bool:
+    """Return whether the value of a field of a plugin shows the post to some readers only."""
+    if settings := _RESTRICTING.get(name):
+        return settings.search(value) is not None
+    is_public = value.lower() in _PUBLIC_VALUES or _NO_VALUES.fullmatch(value) is not None
+    return name in _GATE_FIELDS and not is_public
 
 
 def _expire(builder: RecordBuilder, name: str, value: str) -> None:

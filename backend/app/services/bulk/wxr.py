@@ -31,10 +31,12 @@ MAX_LINES = 500_000
 _PREFIXES = ("atom", "content", "dc", "excerpt", "georss", "itunes", "media", "slash", "sy", "wfw",
              "wp")  # fmt: skip
 _PREFIX = re.compile(r"</?([A-Za-z_][\w.-]*):|\s([A-Za-z_][\w.-]*):[\w.-]+\s*=")
-_DECLARED = (b"wp:author", b"wp:category", b"wp:tag", b"wp:term")
-"""The pieces before the items."""
+_DECLARED = (b"wp:author", b"wp:wp_author", b"wp:category", b"wp:tag", b"wp:term")
+"""The pieces before the items. WP-CLI before 0.19 wrote `wp:wp_author`."""
 _START = re.compile(rb"<(item|%b)(?=[\s>/])|</channel\s*>" % b"|".join(_DECLARED))
-OUTLINE = (b"dc:creator", b"wp:post_type", b"wp:status", b"wp:post_date", b"wp:post_date_gmt")
+OUTLINE = (
+    b"dc:creator", b"link", b"wp:post_type", b"wp:status", b"wp:post_date", b"wp:post_date_gmt",
+)  # fmt: skip
 """The fields of a post that a survey needs, besides its categories."""
 _OUTLINE = re.compile(
     rb"<(%b)>(?:<!\[CDATA\[([^<>\]]*+)\]\]>|([^<>&]*+))</\1>" % b"|".join(OUTLINE)
@@ -336,12 +338,13 @@ def _parse_outline(name: str, raw: bytes, encoding: str) -> Piece:
     terms = _TERM.findall(raw)
     is_article = fields.get(b"wp:post_type") in {b"post", b"page"} and fields.get(b"dc:creator")
     is_clear = len(found) == len(fields) and len(terms) == raw.count(b"<category")
+    is_clear = is_clear and all(domain != b"author" for domain, _ in terms)  # their texts matter
     if not (is_article and is_clear and all(map(bytes.isascii, fields.values()))):
         return _parse(name, raw, encoding)
     element = Element(name)
     for tag, value in fields.items():
-        prefix, _, local = tag.decode().partition(":")
-        SubElement(element, f"{{{prefix}}}{local}").text = value.decode()
+        prefix, _, local = tag.decode().rpartition(":")
+        SubElement(element, f"{{{prefix}}}{local}" if prefix else local).text = value.decode()
     for domain, key in terms:
         attributes = {"domain": domain.decode(), "nicename": key.decode(errors="replace")}
         SubElement(element, "category", attributes)

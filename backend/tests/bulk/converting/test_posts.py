@@ -202,7 +202,7 @@ def test_blocks_are_converted(content: str, expected: str) -> None:
     ("content", "note"),
     [
         ('<!-- wp:latest-posts {"n":1} /-->', "the block 'latest-posts'"),
-        ('<!-- wp:block {"ref":6} /-->', "a reusable block is not in the export"),
+        ('<!-- wp:block {"ref":6} /-->', "a reusable block that is not in the export"),
         ('<!-- wp:block {"ref":8} /-->', "reusable blocks that contain each other"),
         ("[gallery ids='5']", "an image of a gallery is not in the export"),
         ("[contact-form-7 id='1']", "the shortcode [contact-form-7] of a plugin"),

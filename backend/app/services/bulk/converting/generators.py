@@ -37,9 +37,9 @@ _LITERAL = re.compile(
     r"|url_for[^|]*)\s*)*-?"
 )
 _RAW = re.compile(r"\{%-?\s*+(end)?(?:raw|swig)\s*+-?%\}")
-_KRAMDOWN = re.compile(
-    r"(?m)(?:^[ \t]*\{:(?!:?comment)[^{}\n]*\}[ \t]*$\n?|(?<=[)*_`\w])\{:[^{}\n]*\})"
-)
+_COMMENT = re.compile(r"\{::comment\b[^{}\n]*\}|\{:/(?:comment)?\}")
+"""The beginning or end of a comment of kramdown. The end need not name it."""
+_KRAMDOWN = re.compile(r"(?m)(?:^[ \t]*\{:[^{}\n]*\}[ \t]*$\n?|(?<=[)*_`\w])\{:[^{}\n]*\})")
 _HEADING = re.compile(r"^(#{1,6}+) ([^\n]*+)$", re.MULTILINE)
 _HEADING_ID = re.compile(r"\{#([\w:.-]++)[^{}]*+\}")
 _TOC = re.compile(
@@ -183,8 +183,8 @@ def from_site(text: str, context: Context | None = None, *, is_mdx: bool = False
     before = text
     if is_mdx:
         text = _convert_jsx(text, notes)
-    text = _convert_blocks(text, _HUGO, _hugo_tag, notes)
-    text = _convert_blocks(text, _LIQUID, _liquid_tag, notes)
+    for pattern, parse in _TAGS:
+        text = _convert_blocks(text, pattern, parse, notes)
     text = _outside_code(text, lambda part: _plain_syntax(part, notes, context or Context()))
     text = _convert_directives(text)
     if "<!--" in text and _MARKER.search(text):
@@ -205,7 +205,7 @@ def from_site_html(text: str, context: Context | None = None) -> Converted:
         raw.append(markdown)
         return f'<div data-markdown="{len(raw) - 1}"></div>' if markdown.strip() else ""
 
-    for pattern, parse in ((_HUGO, _hugo_tag), (_LIQUID, _liquid_tag)):
+    for pattern, parse in _TAGS:
         text = _convert_blocks(text, pattern, parse, notes, write=block)
     text = _plain_syntax(text, notes, context)
     if "<!--" in text and _MARKER.search(text):
@@ -250,6 +250,18 @@ def _liquid_tag(match: re.Match[str]) -> _Tag | None:
         name = file.strip("\"'").rpartition("/")[2].removesuffix(".html").lower()
     is_end = name.startswith("end") and name not in _LOGIC
     return _Tag(*match.span(), name.removeprefix("end") if is_end else name, rest, is_end=is_end)
+
+
+def _comment_tag(match: re.Match[str]) -> _Tag:
+    return _Tag(*match.span(), "comment", "", is_end=match[0].startswith("{:/"))
+
+
+_TAGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], _Tag | None]], ...] = (
+    (_COMMENT, _comment_tag),
+    (_HUGO, _hugo_tag),
+    (_LIQUID, _liquid_tag),
+)
+"""The tags of generators, in the order in which they are replaced."""
 
 
 def _code_ranges(text: str) -> list[tuple[int, int]]:

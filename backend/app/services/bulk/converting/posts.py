@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
+from app.services.bulk.converting.gates import find_gate
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.paragraphs import add_paragraphs
 from app.services.bulk.converting.results import (
@@ -56,6 +57,7 @@ def from_wordpress(content: str, context: Context | None = None) -> Converted:
     check_size(content)
     context, notes = context or Context(), Notes()
     content = _insert_reusable_blocks(content.replace("\r\n", "\n"), context, notes)
+    notes.gate = find_gate(content)
     content = _MARKER.sub(_marker(notes), content)
     content = replace_shortcodes(content, context, notes)
     if "<!--" not in content or not _BLOCK.search(content):
@@ -89,7 +91,7 @@ def _insert_reusable_blocks(content: str, context: Context, notes: Notes) -> str
             reference = str(_attributes(block[3]).get("ref", ""))
             found = context.reusable_blocks.get(reference)
             if found is None:
-                notes.add("a reusable block is not in the export and was left out")
+                notes.add("a reusable block that is not in the export, or not public, was left out")
                 return ""
             inserted += 1
             if inserted > MAX_INSERTED_BLOCKS:

@@ -62,6 +62,8 @@ class Converted(NamedTuple):
     """What was changed or lost, in words for the author of the text."""
     has_restricted_parts: bool = False
     """Whether the source shows parts of the text to members only. They are in `markdown`."""
+    gate: str = ""
+    """The name of what hides such parts, if it is known."""
 
 
 def check_size(text: str) -> None:
@@ -77,6 +79,7 @@ class Notes:
         self._counts: Counter[str] = Counter()
         self._inserted = 0
         self.has_restricted_parts = False
+        self.gate = ""
 
     def add(self, note: str) -> None:
         """Add a note, as a sentence without a full stop."""
@@ -91,4 +94,5 @@ class Notes:
     def result(self, markdown: str) -> Converted:
         """Return the result with these notes."""
         notes = [note if n == 1 else f"{note} ({n} times)" for note, n in self._counts.items()]
-        return Converted(markdown, tuple(notes), self.has_restricted_parts)
+        is_restricted = self.has_restricted_parts or self.gate != ""
+        return Converted(markdown, tuple(notes), is_restricted, self.gate)
