@@ -140,7 +140,7 @@ CASES = dict(_cases()) | {
 }
 
 
-RELINKED = "New addresses: 1 link to imported articles"
+RELINKED = "New URLs: 1 link to imported articles"
 LINK = '<p><a href="/post-2/">A link</a></p>'
 
 

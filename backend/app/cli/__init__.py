@@ -99,7 +99,7 @@ COMMANDS = {
     ),
     "counters": Command("operations", "counters_cli", "Counters of favorites, comments, follows."),
     "keys": Command("keys", "cli", "Manage signing and encryption keys."),
-    "redirects": Command("articles", "redirects_cli", "Redirects from addresses of old sites."),
+    "redirects": Command("articles", "redirects_cli", "Redirects from URLs of old sites."),
 }
 
 

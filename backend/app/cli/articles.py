@@ -109,7 +109,7 @@ def _print_report(report: Report) -> None:
     if further := len(report.addresses.remaining[MAX_SHOWN:]) + report.addresses.further:
         _print(
             errors,
-            f"… and {counted(further, 'more address', 'more addresses')}: --report FILE lists them",
+            f"… and {counted(further, 'more URL')}: --report FILE lists them",
         )
 
 
@@ -137,7 +137,7 @@ def import_articles(
         str | None,
         typer.Option(
             "--source",
-            help="The name of the source. By default the address of the exported site, or the "
+            help="The name of the source. By default the URL of the exported site, or the "
             "absolute path. A record is the same as in an earlier import of the same source.",
         ),
     ] = None,
@@ -159,8 +159,8 @@ def import_articles(
     site: Annotated[
         str | None,
         typer.Option(
-            help="The address of the old site, such as https://blog.example, if the source does "
-            "not contain it. Relative addresses become absolute with it."
+            help="The URL of the old site, such as https://blog.example, if the source does "
+            "not contain it. Relative URLs become absolute with it."
         ),
     ] = None,
     media: Annotated[
@@ -188,7 +188,7 @@ def import_articles(
         Path | None,
         typer.Option(
             "--redirects",
-            help="Write the redirects from old addresses: FILE.conf for nginx, FILE_redirects for "
+            help="Write the redirects from old URLs: FILE.conf for nginx, FILE_redirects for "
             "Netlify, FILE.json. A name that ends like one of these gets this format only.",
         ),
     ] = None,
@@ -260,7 +260,7 @@ def _report_files(path: Path | None, stack: ExitStack) -> list[BinaryIO]:
 
 def _site_address(site: str | None) -> str | None:
     if site is not None and not is_site_address(site):
-        raise SetupError("--site must be an address such as https://blog.example")
+        raise SetupError("--site must be a URL such as https://blog.example")
     return site
 
 
@@ -406,7 +406,7 @@ def _export(settings: Settings, write: Callable[[list[dict[str, Any]]], object])
     return run_with_database(settings, export_all)
 
 
-redirects_cli = typer.Typer(no_args_is_help=True, help="Redirects from addresses of old sites.")
+redirects_cli = typer.Typer(no_args_is_help=True, help="Redirects from URLs of old sites.")
 
 
 @redirects_cli.command("export")

@@ -22,7 +22,7 @@ class ImportQuery(Input):
         SourceName | None,
         Field(
             description="The name of the source. A record is the same as in an earlier import of "
-            "the same source. By default the address of the exported site; required for a ZIP file"
+            "the same source. By default the URL of the exported site; required for a ZIP file"
         ),
     ] = None
     author: Annotated[
@@ -42,8 +42,8 @@ class ImportQuery(Input):
         ]
         | None,
         Field(
-            description="The address of the old site, if the source does not contain it. Relative "
-            "addresses become absolute with it"
+            description="The URL of the old site, if the source does not contain it. Relative "
+            "URLs become absolute with it"
         ),
     ] = None
     timezone: Annotated[

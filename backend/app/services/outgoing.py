@@ -203,7 +203,7 @@ def parse_target(url: str) -> tuple[httpcore.URL, bytes]:
         name, port = parts.hostname or "", parts.port
         host = name if ":" in name else name.encode("idna").decode("ascii")
     except (ValueError, UnicodeError):
-        raise NotContacted("the address is not valid") from None
+        raise NotContacted("the URL is not valid") from None
     scheme = parts.scheme.lower()
     if scheme not in {"http", "https"} or not host or port == 0:
         raise NotContacted("the address is not one of HTTP")

@@ -447,7 +447,7 @@ class TestIdentity:
         is_seen = is_public or owner == "the importer"
         assert await session.scalar(found) == (f"{slug}-2" if is_seen else slug)
         notes = [note["message"] for note in report["notes"]]
-        expected = f"the address is '{slug}-2', because '{slug}' is taken"
+        expected = f"the slug is '{slug}-2', because '{slug}' is taken"
         assert notes == ([expected] if is_seen else [])
         changed = {**RECORD, "content": "Another text of it."}
         assert counts(await post(client, bearer(ada), lines(changed))) == (0, 1, 0, 0)

@@ -245,7 +245,7 @@ class TestImport:
         assert run("import", str(path), "--author", "ada") == 0
         captured = capsys.readouterr()
         assert counts(captured.out)[:4] == [6, 0, 0, 0]
-        assert "item 2: the address is 'welcome-2', because 'welcome' is taken\n" in captured.err
+        assert "item 2: the slug is 'welcome-2', because 'welcome' is taken\n" in captured.err
         assert fetch(own_database, "SELECT 1 FROM article_revisions") == []
 
 

@@ -456,7 +456,7 @@ class TestFormerSlugs:
         answer = await client.post("/articles/import", content=to_lines([record]), headers=headers)
         assert answer.json()["created"] == 1
         (note,) = answer.json()["notes"]
-        assert note["message"] == "former addresses that belong to another article: taken"
+        assert note["message"] == "former slugs that belong to another article: taken"
         moved = await client.get("/articles/by-slug/before")
         assert (moved.status_code, moved.json()["moved_to"]) == (301, "now")
         taken = await client.get("/articles/by-slug/taken")
@@ -522,7 +522,7 @@ class TestOtherFormats:
         (file,) = answer.json()["db"]
         assert list(answer.json()) == ["db"]  # Ghost accepts nothing else beside it
         remarks = " ".join(file["meta"]["not_exported"])
-        assert "comments: 2, old addresses: 1, former slugs: 1, comment policies: 1" in remarks
+        assert "comments: 2, old URLs: 1, former slugs: 1, comment policies: 1" in remarks
         assert "archived articles, which become drafts: 1, further fields" in remarks
         assert "excerpts after 300 characters: 1" in remarks
         posts = {post["slug"]: post for post in file["data"]["posts"]}

@@ -101,7 +101,7 @@ class TestAddresses:
             ("http://user:secret@127.0.0.1/", "contains a user name"),
             ("http://[/", "not valid"),
             ("http://127.0.0.1:99999/", "not valid"),
-            ("", "redirects without an address"),
+            ("", "redirects without a URL"),
             ("/loop", "more than 5 times"),
         ],
     )

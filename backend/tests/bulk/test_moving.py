@@ -129,7 +129,7 @@ class TestIdentity:
         names = {"%e6%9d%b1%e4%ba%ac": "dong-jing", "old_post": "old-post"}
         posts = [wordpress_post(number, name=name) for number, name in enumerate(names)]
         output = load(write("wp.xml", wxr("".join(posts))))
-        assert "the address is 'dong-jing', because '東京' is not a valid address here" in output
+        assert "the slug is 'dong-jing', because '東京' is not a valid slug here" in output
         found = fetch(
             own_database,
             "SELECT path, slug FROM redirects JOIN articles a ON a.id = article_id ORDER BY path",

@@ -119,11 +119,11 @@ class TestLinks:
         assert found["post-1"].count(PAGE) == len(links)
         assert all(f"]({url})" in found["post-1"] for url in others)
         assert found["post-2"] == f"[back]({PAGE}post-1) and `/post-1/`"
-        assert "New addresses: 8 links to imported articles, 0 copied images" in output
-        assert "post-1: https://wp.example.com/about/: no article with this address" in output
+        assert "New URLs: 8 links to imported articles, 0 copied images" in output
+        assert "post-1: https://wp.example.com/about/: no article with this URL" in output
         assert remaining(own_database) == ["https://wp.example.com/about/"]
         before = fetch(own_database, "SELECT to_jsonb(a) FROM articles a ORDER BY id")
-        assert "New addresses" not in load(path, is_dry=True)
+        assert "New URLs" not in load(path, is_dry=True)
         assert fetch(own_database, "SELECT to_jsonb(a) FROM articles a ORDER BY id") == before
 
     def test_article_that_is_imported_later_is_linked(
@@ -133,7 +133,7 @@ class TestLinks:
         load(write("wp.xml", export(first)))
         assert f"[later]({SITE}/post-2/)" in texts(own_database)["post-1"]
         both = write("both.xml", export(first, wordpress_post(2)))
-        assert "New addresses: 1 link " in load(both)
+        assert "New URLs: 1 link " in load(both)
         assert texts(own_database)["post-1"] == f"[later]({PAGE}post-2) [x]({SITE}/post-3/)"
         (row,) = fetch(own_database, "SELECT html FROM articles WHERE slug = 'post-1'")
         assert f'href="{PAGE}post-2"' in row["html"]
@@ -208,7 +208,7 @@ class TestLinks:
         assert f"[ref]: {PAGE}other\n" in found["links"]
         assert found["other"] == f"Other, back to [links]({PAGE}links)."
         assert found["bundle"] == f"Bundle, see [other]({PAGE}other)."
-        assert "missing.md: no article with this address was imported" in output
+        assert "missing.md: no article with this URL was imported" in output
 
     def test_file_name_that_two_texts_have_is_no_link(
         self, own_database: str, write: Write, load: Import, tmp_path: Path
@@ -254,7 +254,7 @@ class TestLinks:
 
         in_database(import_without_end)
         assert texts(own_database)["post-1"] == f"[x]({SITE}/post-2/)"
-        assert "New addresses: 1 link " in load(path)
+        assert "New URLs: 1 link " in load(path)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
 
 

@@ -189,7 +189,7 @@ class Fetcher:
                 if response.status in _REDIRECTS:
                     target = _header(response, b"location")
                     if not target:
-                        raise NotFetched("the server redirects without an address")
+                        raise NotFetched("the server redirects without a URL")
                     url = _joined(url, target)
                     continue
                 _require_file(response, max_bytes=max_bytes)
@@ -236,7 +236,7 @@ class Fetcher:
         except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
             raise NotFetched("the server closed the connection", is_temporary=True) from error
         except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol, ValueError) as error:
-            raise NotFetched("the address is not valid") from error
+            raise NotFetched("the URL is not valid") from error
 
     async def _receive(
         self, response: httpcore.Response, path: Path, *, max_bytes: int
@@ -262,7 +262,7 @@ def _joined(url: str, target: bytes) -> str:
     try:
         return urljoin(url, target.decode("utf-8", errors="replace"))
     except ValueError:
-        raise NotFetched("the server redirects to an address that is not valid") from None
+        raise NotFetched("the server redirects to a URL that is not valid") from None
 
 
 def _header(response: httpcore.Response, name: bytes) -> bytes:

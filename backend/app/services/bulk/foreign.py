@@ -211,7 +211,7 @@ class RecordBuilder:
         if _IMAGE_URL.fullmatch(encoded) and len(encoded) <= 2000:
             self.fields["cover_image_url"] = encoded
         elif encoded:
-            self.note(f"cover image: {url[:100]!r} is not an image address, left out")
+            self.note(f"cover image: {url[:100]!r} is not an image URL, left out")
             self.keep("cover_image", url)
 
     def set_tags(self, names: Iterable[str]) -> None:
@@ -374,7 +374,7 @@ class RecordBuilder:
         if self._comments:
             self.fields["comments"] = self._comments
         if len(self._old_paths) > MAX_OLD_PATHS:
-            self.note(f"only the first {MAX_OLD_PATHS} old addresses were kept")
+            self.note(f"only the first {MAX_OLD_PATHS} old URLs were kept")
         self.fields["old_paths"] = list(self._old_paths)[:MAX_OLD_PATHS]
         return parse_fields(
             self.position,

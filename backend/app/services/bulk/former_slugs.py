@@ -37,4 +37,4 @@ async def save_former_slugs(session: AsyncSession, batch: Plan) -> None:
 
 
 def _note(slugs: list[str]) -> str:
-    return f"former addresses that belong to another article: {', '.join(slugs)}"[:300]
+    return f"former slugs that belong to another article: {', '.join(slugs)}"[:300]

@@ -143,7 +143,7 @@ class GhostWriter:
         try:
             content = replace_addresses(content, self._replacement)
         except TooComplex:
-            self.lost["texts whose images keep a relative address"] += 1
+            self.lost["texts whose images keep a relative URL"] += 1
         card = {"type": "markdown", "version": 1, "markdown": content}
         root = {"type": "root", "version": 1, "direction": None, "format": "", "indent": 0}
         return _dumps({"root": {**root, "children": [card]}})
@@ -179,7 +179,7 @@ class GhostWriter:
     def _count_lost(self, record: Mapping[str, Any], imported: Mapping[str, Any]) -> None:
         known = {*_META_FIELDS, *_COVER_FIELDS, *_POST_FIELDS, *_OTHERS, "page"}
         self.lost["comments"] += len(record.get("comments", ()))
-        self.lost["old addresses"] += len(record.get("old_paths", ()))
+        self.lost["old URLs"] += len(record.get("old_paths", ()))
         self.lost["former slugs"] += len(record.get("former_slugs", ()))
         self.lost["comment policies"] += "comment_policy" in record
         self.lost["archived articles, which become drafts"] += bool(record.get("archived"))

@@ -524,7 +524,7 @@ def _add_addresses(builder: RecordBuilder, file: MarkdownFile, name: _Name) -> s
     if builder.is_own:
         return used
     if declared:
-        builder.note(f"old addresses, which redirect to the article: {', '.join(declared)}"[:300])
+        builder.note(f"old URLs, which redirect to the article: {', '.join(declared)}"[:300])
     builder.add_old_address(f"/{name.below.as_posix()}/")
     if file.language:
         builder.add_old_address(f"/{file.language.lower()}/{name.below.as_posix()}/")

@@ -169,8 +169,8 @@ def _slug_notes(item: PreparedRecord, slug: str) -> list[str]:
     wanted, source_slug = item.record.slug, item.parsed.source_slug
     if not slug or slug == wanted or not (wanted or source_slug):
         return []
-    reason = "is taken" if wanted else "is not a valid address here"
-    return [f"the address is {slug!r}, because {wanted or source_slug!r} {reason}"]
+    reason = "is taken" if wanted else "is not a valid slug here"
+    return [f"the slug is {slug!r}, because {wanted or source_slug!r} {reason}"]
 
 
 async def plan(

@@ -85,7 +85,7 @@ BATCH = 200
 """Articles whose addresses are looked up at a time."""
 TEXTS = 20
 """Articles whose texts are in memory at a time."""
-NO_ARTICLE = "no article with this address was imported"
+NO_ARTICLE = "no article with this URL was imported"
 NO_IMAGE = "only images are copied, not other files"
 NOT_COPIED = "the image was not copied: see --media and --fetch-media"
 MISSING = "the file is not in the folder"

@@ -89,7 +89,7 @@ class AddressReport:
         lines = []
         if self.links or self.images:
             lines.append(
-                f"New addresses: {counted(self.links, 'link')} to imported articles,"
+                f"New URLs: {counted(self.links, 'link')} to imported articles,"
                 f" {counted(self.images, 'copied image')}"
             )
         if total := len(self.remaining) + self.further:

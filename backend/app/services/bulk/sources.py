@@ -69,7 +69,7 @@ class ImportOptions(NamedTuple):
     identity: Identity | None = None
     """The importing user, or None for the operator."""
     site: str | None = None
-    """The address of the old site, if the source does not contain it."""
+    """The URL of the old site, if the source does not contain it."""
     media: Sequence[Path] = ()
     """Folders with the images of the old site."""
     media_hosts: Sequence[str] = ()

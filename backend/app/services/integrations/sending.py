@@ -107,7 +107,7 @@ class Sender:
         except httpcore.NetworkError:
             error = "the server closed the connection"
         except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol, ValueError):
-            error = "the address is not valid"
+            error = "the URL is not valid"
         else:
             error = _error_of(status)
         milliseconds = int((time.monotonic() - started) * 1000)

@@ -208,7 +208,7 @@ def test_text_without_tags_is_the_same() -> None:
     [
         ("{{< unknown >}}", "what it shows is not in the file"),
         ("{{< unknown >}}a{{< /unknown >}}", "its content was kept"),
-        ('{{< unknown url="https://a.example/" >}}', "its address was kept"),
+        ('{{< unknown url="https://a.example/" >}}', "its URL was kept"),
         ("{{ page.other }}", "the value of 'page.other'"),
         ("{% for a in b %}c{% endfor %}", "depend on conditions"),
         ("{% include_code a.js %}", "code from another file"),

@@ -275,7 +275,7 @@ class Blocks:
             title = node.get("title") or (url if node.name == "iframe" else "")
             return [player(url, title=title)]
         if source or node.name == "iframe":
-            self._notes.add(f"embedded content was left out: {source[:60] or 'it has no address'}")
+            self._notes.add(f"embedded content was left out: {source[:60] or 'it has no URL'}")
         return self._blocks(node.children, ()) if node.name in {"object", "video", "audio"} else []
 
 

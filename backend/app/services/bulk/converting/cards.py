@@ -329,7 +329,7 @@ def card_html(name: str, payload: Payload, notes: Notes) -> str:
     if name in _LEFT_OUT:
         notes.add(_LEFT_OUT[name])
         return ""
-    notes.add(f"a card of the unknown type {name[:40]!r} was reduced to its address and text")
+    notes.add(f"a card of the unknown type {name[:40]!r} was reduced to its URL and text")
     url = text_of(payload, "url", "src", "href", "buttonUrl")
     return text_of(payload, "html") or paragraph_link(url, escape(text_of(payload, "title")))
 

@@ -490,7 +490,7 @@ def _markdown(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of tag
         if name not in _GALLERIES:
             notes.add(f"the tag {name[:40]!r} of the generator was removed, its content was kept")
         return text
-    found, kept = _any_link(arguments), "its address was kept"
+    found, kept = _any_link(arguments), "its URL was kept"
     if not found:
         found = escape_text(_first(arguments, *_TEXTS) or _sentences(arguments))
         kept = f"what it shows is not in the file{', its text was kept' if found else ''}"
@@ -651,7 +651,7 @@ def _site(name: str, arguments: Arguments, content: str, notes: Notes) -> str:
     if _URL.match(given):
         return player(address(given))
     if not re.fullmatch(r"[\w./:@-]{1,200}", given):
-        notes.add(f"the tag {name!r} of the generator was removed, because it has no address")
+        notes.add(f"the tag {name!r} of the generator was removed, because it has no URL")
         return content
     return player(_SITES[name].format(given))
 
@@ -663,7 +663,7 @@ def _file(arguments: Arguments, content: str, notes: Notes, name: str) -> str:
     url = address(_first(arguments, *_ADDRESSES) or content.strip())
     if url:
         return player(url, title=_first(arguments, "title", "caption", "name"))
-    notes.add(f"the tag {name!r} of the generator was removed, because it has no address")
+    notes.add(f"the tag {name!r} of the generator was removed, because it has no URL")
     return content
 
 

@@ -230,7 +230,7 @@ class _Collector:
         url = address(image_source(image))
         if not url or url.startswith("data:"):
             if source := image.get("src")[:40]:
-                self._notes.add(f"an image whose address cannot be kept was left out: {source}")
+                self._notes.add(f"an image whose URL cannot be kept was left out: {source}")
             return
         self._content(Piece(Kind.ATOM, "", Element("img", {**image.attributes, "src": url})))
 

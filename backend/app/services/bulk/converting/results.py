@@ -41,7 +41,7 @@ class Context:
     """What a text refers to in its source."""
 
     site: str = ""
-    """The address of the old site, such as `https://blog.example`, or an empty string."""
+    """The URL of the old site, such as `https://blog.example`, or an empty string."""
     attachments: Mapping[str, Attachment] = field(default_factory=dict)
     """All media files by id."""
     attached: Sequence[str] = ()

@@ -387,7 +387,7 @@ def _file(tag: str, names: tuple[str, ...]) -> Handler:
         if not url and content and (found := _URL.search(content)):
             url = found[0]
         if not url:
-            notes.add(f"a player without an address ([{tag}]) was left out")
+            notes.add(f"a player without a URL ([{tag}]) was left out")
             return ""
         return f'\n\n<{tag} src="{escape(url)}"></{tag}>\n\n'
 
@@ -417,7 +417,7 @@ def _site(name: str) -> Handler:
         url = _SITES[name].format(given)
         if given and _SITE_ID.fullmatch(given) and url.startswith("http"):
             return _player(url)
-        notes.add(f"the shortcode [{name}] was left out, because it has no address")
+        notes.add(f"the shortcode [{name}] was left out, because it has no URL")
         return content or ""
 
     return convert
