@@ -260,9 +260,8 @@ def client(app: "FastAPI") -> httpx.AsyncClient:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cli_database() -> Iterator[str]:
-    """Create the migrated database of `own_database`."""
     with migrated_database() as url, kept_connection(url):
         yield url
 

@@ -27,6 +27,7 @@ from app.services.accounts.mail_delivery import DeliveryError
 from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.accounts.mail_texts import MailText, compose
 from app.services.outbox import MailKind
+from tests.databases import migrated_database
 from tests.factories import create_user
 from tests.processes import HOST, free_port, wait_until
 from tests.smtp import MailServer, mail_server
@@ -145,14 +146,20 @@ async def test_unreachable_server_is_reported(settings: Settings, security: Smtp
     assert not failed.value.permanent
 
 
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
 class TestDispatcher:
     """Several connections, with committed rows."""
 
     @pytest.fixture
     async def real(
-        self, settings: Settings, server: MailServer, own_database: str
+        self, settings: Settings, server: MailServer, own_url: str
     ) -> AsyncIterator[Dispatching]:
-        smtp = using(settings, server.port, SmtpSecurity.NONE, database_url=own_database)
+        smtp = using(settings, server.port, SmtpSecurity.NONE, database_url=own_url)
         database = Database.from_settings(smtp)
         yield Dispatching(database, smtp)
         await database.dispose()

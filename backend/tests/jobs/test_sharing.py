@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,20 @@ from app.db.session import Database
 from app.jobs.background import create_jobs
 from app.models import Article
 from app.services.articles import rendering
+from tests.databases import migrated_database
 from tests.factories import create_article, create_user
 
 
 @pytest.fixture
-async def processes(settings: Settings, own_database: str) -> AsyncIterator[list[Database]]:
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def processes(settings: Settings, own_url: str) -> AsyncIterator[list[Database]]:
     """Return the databases of three processes."""
-    own = settings.model_copy(update={"database_url": own_database})
+    own = settings.model_copy(update={"database_url": own_url})
     databases = [Database.from_settings(own) for _ in range(3)]
     yield databases
     for each in databases:
