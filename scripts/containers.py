@@ -183,7 +183,7 @@ class Project:
         Yields the number of the attempt that succeeded. If an attempt or the block fails, prints
         the logs of the containers. Raises RuntimeError after the last attempt.
         """
-        self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
+        self.run("down", "--volumes", "--remove-orphans", "--timeout", "0")
         try:
             for attempt in range(1, attempts + 1):
                 if self.run("up", "--build", "--detach", "--wait", *up) == 0:
@@ -201,7 +201,7 @@ class Project:
         finally:
             # A second Ctrl-C must not interrupt the cleanup.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
+            self.run("down", "--volumes", "--remove-orphans", "--timeout", "0")
             signal.signal(signal.SIGINT, previous)
 
 

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 
 import httpx
@@ -47,6 +47,10 @@ def attack_running(
     finally:
         stop.set()
         for process in processes:
+            # Its last request need not wait for an idle CPU, if this process may change that.
+            with suppress(PermissionError, ProcessLookupError):
+                os.sched_setscheduler(process.pid or 0, os.SCHED_OTHER, os.sched_param(0))
+        for process in processes:
             process.join(60)
             process.kill()
 
@@ -60,16 +64,21 @@ def _run(
     stop: Event,
     pause: float,
 ) -> None:
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    def begin() -> None:
+        # Before this, nobody measures. Without idle CPUs, the first request would take long.
+        if not started.is_set():
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            started.set()
+
     with httpx.Client(base_url=url, timeout=60, verify=False) as client:
         while not stop.is_set():
             try:
                 for _ in attack(client, headers, number):
-                    started.set()
+                    begin()
                     if stop.wait(pause):
                         return
             except httpx.HTTPError:  # the server may close the connection of an attacker
-                started.set()
+                begin()
 
 
 # --- 1. images with quadratic detection time

@@ -1,8 +1,10 @@
 """Without a database or a backend, public pages stay available, and requests time out."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -77,10 +79,33 @@ def _is_stale_after(stack: Stack, client: httpx.Client, path: str, status: int) 
     return '"cache":"STALE"' in line and f'"upstream_status":"{status}"' in line
 
 
+FROM_PAGE = {"Origin": ORIGIN, "Connection": "close"}  # nginx closes it, because of the body
+LARGE = {"content": b"x" * 6 * 1024 * 1024, "headers": FROM_PAGE}
+HELD: Mapping[str, Mapping[str, Any]] = {
+    "/users": {"json": {}},
+    "/media": LARGE,
+    "/articles/import": LARGE,
+}
+"""Requests, by path, that nginx holds until it answers 503."""
+
+
+@pytest.fixture(scope="module")
+def answers(stack: Stack, without: None) -> Mapping[str, httpx.Response]:
+    """Send the held requests at the same time, because each takes 15 s. Return the responses."""
+
+    def post(path: str) -> httpx.Response:
+        with stack.client() as client:
+            return client.post(path, **HELD[path])
+
+    with ThreadPoolExecutor(len(HELD)) as pool:
+        return dict(zip(HELD, pool.map(post, HELD), strict=True))
+
+
 @without_a_backend
-@pytest.mark.usefixtures("without")
-def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
-    answer = client.post("/users", json={})
+def test_waiting_request_ends_with_503(
+    without: None, answers: Mapping[str, httpx.Response]
+) -> None:
+    answer = answers["/users"]
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"
     assert answer.json()["code"] == "service_unavailable"
@@ -88,16 +113,17 @@ def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
 
 
 @without_a_backend
-@pytest.mark.usefixtures("without")
 @pytest.mark.parametrize("path", ["/media", "/articles/import"])
-def test_upload_without_a_backend_gets_a_json_error(client: httpx.Client, path: str) -> None:
+def test_upload_without_a_backend_gets_a_json_error(
+    client: httpx.Client, without: None, answers: Mapping[str, httpx.Response], path: str
+) -> None:
     """Also above the limit for other bodies, which does not apply to uploads. Pages can read it."""
-    headers = {"Origin": ORIGIN, "Connection": "close"}  # nginx closes it, because of the body
-    answer = client.post(path, content=b"x" * 6 * 1024 * 1024, headers=headers)
+    answer = answers[path]
     assert answer.status_code == 503
     assert answer.json()["code"] == "service_unavailable"
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-    preflight = client.options(path, headers={**headers, "Access-Control-Request-Method": "POST"})
+    asked = {**FROM_PAGE, "Access-Control-Request-Method": "POST"}
+    preflight = client.options(path, headers=asked)
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN
 

@@ -102,7 +102,7 @@ class Cluster:
         from smoke import SmokeError
 
         try:
-            states = Counter(each["State"] for each in self.swarm.members())
+            states = Counter(each["state"] for each in self.swarm.members())
             return states == {"running": 1, "streaming": 2} and not self.swarm.missing()
         except SmokeError:
             return False
