@@ -26,7 +26,7 @@ from app.services.bulk.foreign import (
 )
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.paths import old_path
-from app.services.bulk.records import ParsedRecord
+from app.services.bulk.records import KeySet, ParsedRecord, record_key
 from app.services.bulk.references import host_of
 from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
 from app.services.bulk.visibility import Reason
@@ -169,7 +169,7 @@ class Index:
     """The names of authors and guest authors, by login."""
     logins: BoundedDict[str, str] = field(default_factory=BoundedDict)
     """The logins of authors by their number."""
-    paths: SpooledDict[bool] = field(default_factory=SpooledDict)
+    paths: KeySet = field(default_factory=KeySet)
     """The paths that the posts have, besides former ones."""
 
 
@@ -253,7 +253,7 @@ class _Survey:
         if _left_out(item) is None:
             self.credits[item.get("creator"), item.bylines] = None
             if path := old_path(item.get("link")):
-                self.index.paths[path] = True
+                self.index.paths.add(record_key("", path))
             for each in item.terms:
                 domain = each.get("domain", "")
                 kind = "post_tag" if domain in _TAG_DOMAINS else domain
@@ -549,7 +549,7 @@ def _add_addresses(
 
     def add_former(address: str) -> None:
         """Add an address that WordPress redirects, unless it is that of another post now."""
-        if old_path(address) not in index.paths:
+        if record_key("", old_path(address) or "") not in index.paths:
             builder.add_old_address(address)
 
     link = item.get("link").strip()
