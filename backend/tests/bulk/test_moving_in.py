@@ -603,7 +603,7 @@ GHOST: dict[str, list[Case]] = {
         )
     ],
     "featured posts": [Case(entry({"featured": True}), {"imported": {"featured": True}})],
-    "canonical address, meta fields, injected code": [
+    "canonical URL, meta fields, injected code": [
         Case(
             entry(
                 {"canonical_url": "https://a.example/", "codeinjection_head": "<style>"},

@@ -212,7 +212,7 @@ def test_text_without_tags_is_the_same() -> None:
         ("{{ page.other }}", "the value of 'page.other'"),
         ("{% for a in b %}c{% endfor %}", "depend on conditions"),
         ("{% include_code a.js %}", "code from another file"),
-        ("{% youtube %}", "it has no address"),
+        ("{% youtube %}", "it has no URL"),
     ],
 )
 def test_loss_is_noted(text: str, note: str) -> None:
