@@ -4,8 +4,11 @@ import gc
 from importlib import import_module
 
 from app import cli
+from app.core import threads
 from app.core.config import Settings, get_settings
-from app.services.media import images
+
+# With the lowest priority, images would wait for the processes of all other tests.
+threads.LOWEST_PRIORITY = 0
 
 commands = {f"app.cli.{command.module}" for command in cli.COMMANDS.values()}
 servers = ("app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker")
@@ -13,9 +16,6 @@ servers = ("app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker")
 later = ("anyio._backends._asyncio", "jinja2.ext", "uvicorn.lifespan.on", "uvicorn.loops.uvloop")
 for module in (*commands, *servers, *later):
     import_module(module)
-
-# With the lowest priority, images would wait for the processes of all other tests.
-images._threads._pool._initializer = None
 
 Settings.model_config["env_file"] = None  # a `.env` of the checkout has no effect on tests
 assert get_settings.cache_info().currsize == 0, "an import has read the settings"
